@@ -1,0 +1,283 @@
+//! The directory of an attempt, from the engine's side.
+//!
+//! `spec.json` is written by the engine; the runner's first act is to put the start mark `start` in its
+//! place, with its identity in it and with a lock on it that it holds as long as it lives: exclusively,
+//! and in one step. So of two runners one starts, a mark without a lock means a runner that is gone,
+//! and an engine can put a mark of its own there, after which no runner starts any more.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::identity::{self, ProcessIdentity};
+use crate::process::{self, Cgroup};
+use crate::spec::{self, Spec};
+use crate::status::{self, Progress, Status};
+use crate::supervise;
+
+pub(crate) const START_MARK: &str = "start";
+pub(crate) const CHILD: &str = "child.json";
+pub(crate) const PROGRESS: &str = "progress.json";
+
+/// What is in the start mark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StartMark {
+    pub protocol: u32,
+    /// The runner; `None` where an engine has made sure that none starts.
+    pub runner: Option<ProcessIdentity>,
+}
+
+/// The script's process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptProcess {
+    /// Who it is. It leads a session of the same number.
+    pub identity: ProcessIdentity,
+    /// Its cgroup.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AttemptState {
+    /// No runner has started it.
+    NotStarted,
+    /// An engine has made sure that no runner will.
+    Abandoned,
+    /// Its runner is alive.
+    Running {
+        /// The runner.
+        identity: ProcessIdentity,
+    },
+    /// It has ended.
+    Finished(Box<Status>),
+    /// Its runner is gone without a word.
+    Lost {
+        /// The runner.
+        identity: ProcessIdentity,
+    },
+}
+
+/// The directory of an attempt.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    directory: PathBuf,
+}
+
+impl Attempt {
+    /// Makes the directory of a new attempt.
+    pub fn create(directory: &Path, spec: &Spec) -> io::Result<Self> {
+        if let Some(parent) = directory.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        DirBuilder::new().mode(0o700).create(directory)?;
+        files::replace(&directory.join(spec::FILE), spec)?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// The directory of an attempt that is there.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        if !fs::metadata(directory)?.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "an attempt is a directory"));
+        }
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// Starts a runner, as a child of this process that outlives it. It inherits the environment, from
+    /// which secrets are taken.
+    pub fn spawn(&self, runner: &Path, arguments: &[String]) -> io::Result<Runner> {
+        let child = Command::new(runner)
+            .args(arguments)
+            .arg(&self.directory)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Runner { child, pidfd })
+    }
+
+    /// What became of it.
+    pub fn state(&self) -> io::Result<AttemptState> {
+        if let Some(status) = self.status()? {
+            return Ok(AttemptState::Finished(Box::new(status)));
+        }
+        let Some(mark) = files::read::<StartMark>(&self.directory.join(START_MARK))? else {
+            return Ok(AttemptState::NotStarted);
+        };
+        let Some(identity) = mark.runner else { return Ok(AttemptState::Abandoned) };
+        if identity.boot_id == identity::boot_id()? && self.is_locked()? {
+            return Ok(AttemptState::Running { identity });
+        }
+        // It may have ended between the two looks.
+        match self.status()? {
+            Some(status) => Ok(AttemptState::Finished(Box::new(status))),
+            None => Ok(AttemptState::Lost { identity }),
+        }
+    }
+
+    fn status(&self) -> io::Result<Option<Status>> {
+        files::read(&self.directory.join(status::FILE))
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        let mark = File::open(self.directory.join(START_MARK))?;
+        // Shared, so that two who look at once do not take each other for a runner.
+        match flock(&mark, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes sure that no runner starts it. `false` when one has.
+    pub fn abandon(&self) -> io::Result<bool> {
+        match put_start_mark(&self.directory, None) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let mark: Option<StartMark> = files::read(&self.directory.join(START_MARK))?;
+                Ok(mark.is_some_and(|mark| mark.runner.is_none()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Something that is readable once the runner is gone.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone already.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        let AttemptState::Running { identity } = self.state()? else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the runner is gone"));
+        };
+        let pid = Pid::from_raw(identity.pid).ok_or_else(|| io::Error::other("a start mark without a process"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        // The number may have been given to another process before it was opened, not after.
+        if !identity.is_alive() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the runner is gone"));
+        }
+        Ok(pidfd)
+    }
+
+    /// Tells the runner to end the attempt, with grace. A runner that is gone is no error.
+    pub fn cancel(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Tells the runner to end the attempt at once.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::USR1)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match self.pidfd() {
+            Ok(pidfd) => Ok(pidfd_send_signal(pidfd, signal)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends what a lost attempt has left, and returns once nothing of it is alive. How many processes
+    /// there were.
+    pub fn kill_leftovers(&self) -> io::Result<usize> {
+        let Some(spec) = files::read::<Spec>(&self.directory.join(spec::FILE))? else { return Ok(0) };
+        let script: Option<ScriptProcess> = files::read(&self.directory.join(CHILD))?;
+        let this_boot = identity::boot_id()?;
+        let script = script.filter(|script| script.identity.boot_id == this_boot);
+        let cgroup = script.as_ref().and_then(|script| script.cgroup.clone()).map(Cgroup::at);
+        let fence = spec.fence.to_string();
+        let variables = [("ORCHESTRATOR_TASK_ID", spec.task_id.as_str()), ("ORCHESTRATOR_FENCE", fence.as_str())];
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let mut killed = std::collections::BTreeSet::new();
+        loop {
+            let mut left = process::with_environment(&variables);
+            left.extend(cgroup.iter().flat_map(Cgroup::processes));
+            left.extend(script.iter().flat_map(|script| session_members(&script.identity)));
+            left.retain(|pid| *pid != own && is_living(*pid));
+            if left.is_empty() {
+                break;
+            }
+            if let Some(cgroup) = &cgroup {
+                // Those outside of it are ended one by one.
+                let _ = cgroup.kill();
+            }
+            for pid in left {
+                killed.insert(pid);
+                process::send(pid, libc::SIGKILL);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        if let Some(cgroup) = cgroup {
+            cgroup.remove();
+        }
+        Ok(killed.len())
+    }
+
+    /// How far the script is.
+    pub fn progress(&self) -> io::Result<Option<Progress>> {
+        files::read(&self.directory.join(PROGRESS))
+    }
+}
+
+/// A runner that this process has started.
+#[derive(Debug)]
+pub struct Runner {
+    child: std::process::Child,
+    pidfd: OwnedFd,
+}
+
+impl Runner {
+    /// Something that is readable once it is gone.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.try_clone()
+    }
+
+    /// Waits until it is gone.
+    pub fn wait(&mut self) -> io::Result<()> {
+        self.child.wait().map(drop)
+    }
+}
+
+/// Puts a start mark in its place, exclusively, and returns it with the lock on it.
+pub(crate) fn put_start_mark(directory: &Path, runner: Option<ProcessIdentity>) -> io::Result<File> {
+    let scratch = directory.join(format!("{START_MARK}.{}-{}", std::process::id(), supervise::now_ns()));
+    let mut file = files::create(&scratch)?;
+    let mark = StartMark { protocol: crate::PROTOCOL, runner };
+    let result = serde_json::to_writer(&mut file, &mark)
+        .map_err(io::Error::from)
+        .and_then(|()| Ok(flock(&file, FlockOperation::NonBlockingLockExclusive)?))
+        .and_then(|()| fs::hard_link(&scratch, directory.join(START_MARK)));
+    fs::remove_file(&scratch)?;
+    result.map(|()| file)
+}
+
+/// The processes of a session, if its leader's number has not been given to a later process.
+fn session_members(leader: &ProcessIdentity) -> Vec<i32> {
+    let living = process::processes();
+    let stolen = living.iter().any(|(pid, stat)| {
+        *pid == leader.pid && identity::stat_field(stat, 22).is_some_and(|start| start != leader.start_time)
+    });
+    if stolen {
+        return Vec::new();
+    }
+    let session = u64::try_from(leader.pid).ok();
+    let is_member = |stat: &str| {
+        identity::stat_field(stat, 6) == session
+            && identity::stat_field(stat, 22).is_some_and(|start| start >= leader.start_time)
+    };
+    living.into_iter().filter(|(_, stat)| is_member(stat)).map(|(pid, _)| pid).collect()
+}
+
+fn is_living(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}

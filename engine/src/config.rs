@@ -1,0 +1,450 @@
+//! What an engine is told at its start.
+//!
+//! Each setting comes from the command line, else from the environment, else from the configuration
+//! file, else it has the default that is written here. An unknown key in the file is an error.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use orchestrator_protocol::task::RetryPolicy;
+use serde::Deserialize;
+
+/// Where records live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum StorageType {
+    /// JSON files in the data directory.
+    #[default]
+    Filesystem,
+    /// SurrealDB inside the engine, on RocksDB.
+    SurrealdbEmbedded,
+    /// A SurrealDB server, which several engines may share.
+    SurrealdbServer,
+}
+
+impl StorageType {
+    /// The name, as on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Filesystem => "filesystem",
+            Self::SurrealdbEmbedded => "surrealdb-embedded",
+            Self::SurrealdbServer => "surrealdb-server",
+        }
+    }
+}
+
+/// The background engine of the provisioning orchestrator: a durable queue that runs provisioning
+/// scripts, in parallel and with a memory.
+///
+/// Every option can also be set in the configuration file, under the same name with underscores.
+#[derive(Debug, Clone, Default, clap::Parser)]
+#[command(name = "orchestrator", version, max_term_width = 100)]
+pub struct Arguments {
+    /// Directory that holds the queue, the logs of attempts and, without a terminal, the engine's own log
+    /// [default: ./data]
+    #[arg(long, env = "ORCHESTRATOR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Serve HTTP on this port [default: 8080]
+    #[arg(long, env = "ORCHESTRATOR_PORT", value_name = "PORT", conflicts_with = "no_http")]
+    pub port: Option<u16>,
+
+    /// Serve HTTP on this loopback address [default: 127.0.0.1]
+    #[arg(long, env = "ORCHESTRATOR_BIND", value_name = "ADDRESS", conflicts_with = "no_http")]
+    pub bind: Option<IpAddr>,
+
+    /// Do not serve HTTP
+    #[arg(long)]
+    pub no_http: bool,
+
+    /// Where records live [default: filesystem]
+    #[arg(long, env = "ORCHESTRATOR_STORAGE_TYPE", value_enum, value_name = "TYPE")]
+    pub storage_type: Option<StorageType>,
+
+    /// The Nushell that runs scripts [default: nu, looked for on the PATH]
+    #[arg(long, env = "ORCHESTRATOR_NU_PATH", value_name = "FILE")]
+    pub nu_path: Option<PathBuf>,
+
+    /// The provisioning program that does the work on servers [default: the one that the engine carries]
+    #[arg(long, env = "ORCHESTRATOR_PROVISIONING_PATH", value_name = "FILE")]
+    pub provisioning_path: Option<PathBuf>,
+
+    /// How many attempts may run at once [default: twice the number of processors, at least 4]
+    #[arg(long, env = "ORCHESTRATOR_MAX_PARALLEL", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_parallel: Option<u32>,
+
+    /// The local socket [default: in the user's runtime directory, named after the data directory]
+    #[arg(long, env = "ORCHESTRATOR_SOCKET", value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+
+    /// A TOML file with settings
+    #[arg(long, env = "ORCHESTRATOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How much the engine's log says, such as info or orchestrator_engine=debug [default: info]
+    #[arg(long, env = "ORCHESTRATOR_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// Write the engine's log as JSON
+    #[arg(long)]
+    pub log_json: bool,
+
+    /// Leave the session of the terminal; used by whoever starts the engine in the background
+    #[arg(long, hide = true)]
+    pub detach: bool,
+}
+
+/// The configuration file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    data_dir: Option<PathBuf>,
+    port: Option<u16>,
+    bind: Option<IpAddr>,
+    no_http: bool,
+    storage_type: Option<StorageType>,
+    nu_path: Option<PathBuf>,
+    provisioning_path: Option<PathBuf>,
+    max_parallel: Option<u32>,
+    socket: Option<PathBuf>,
+    log: Option<String>,
+    log_json: bool,
+    groups: BTreeMap<String, GroupSettings>,
+    retry: RetrySettings,
+    environment: EnvironmentSettings,
+    scripts: ScriptSettings,
+    worker: WorkerSettings,
+    output: OutputSettings,
+    retention: RetentionSettings,
+}
+
+/// Settings of a fairness group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSettings {
+    /// How many of its attempts may run at once.
+    pub max_parallel: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RetrySettings {
+    max_retries: u32,
+    base_ms: u64,
+    cap_ms: u64,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        let RetryPolicy { max_retries, base_ms, cap_ms } = RetryPolicy::default();
+        Self { max_retries, base_ms, cap_ms }
+    }
+}
+
+/// What of the engine's environment scripts see, beside what the submitter chose.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnvironmentSettings {
+    /// Variables that are passed on where the engine has them.
+    pub pass: Vec<String>,
+    /// Variables that are set.
+    pub set: BTreeMap<String, String>,
+}
+
+impl Default for EnvironmentSettings {
+    fn default() -> Self {
+        let names = [
+            "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR",
+            "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK", "DOCKER_HOST", "DOCKER_CONFIG",
+            "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+            "http_proxy", "https_proxy", "no_proxy",
+        ];
+        Self { pass: names.map(String::from).to_vec(), set: BTreeMap::new() }
+    }
+}
+
+/// How a user's `.nu` scripts are run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScriptSettings {
+    /// The interpreter's options before the script. `--stdin` is added for a task with parameters.
+    pub interpreter_args: Vec<String>,
+}
+
+impl Default for ScriptSettings {
+    fn default() -> Self {
+        Self { interpreter_args: vec!["-n".into()] }
+    }
+}
+
+/// How the provisioning program is called.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerSettings {
+    /// The interpreter's options before the program.
+    pub interpreter_args: Vec<String>,
+    /// The words after the program, by operation. `{names}` becomes one word for each name,
+    /// `{infra}` and `{settings}` one word each, `{check?WORD}` becomes `WORD` in check mode and
+    /// nothing otherwise.
+    pub words: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        let words = |operation: &str| -> Vec<String> {
+            let tail = ["{names}", "--infra", "{infra}", "--settings", "{settings}", "{check?--check}"];
+            operation.split(' ').chain(tail).map(String::from).collect()
+        };
+        Self {
+            interpreter_args: vec!["-n".into(), "--no-std-lib".into()],
+            words: ["server create", "server names"].map(|name| (name.to_owned(), words(name))).into(),
+        }
+    }
+}
+
+/// Bounds of what is kept of a script's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutputSettings {
+    /// Bytes kept for each attempt; of more, the middle is dropped.
+    pub max_bytes: u64,
+}
+
+impl Default for OutputSettings {
+    fn default() -> Self {
+        Self { max_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// When finished tasks are removed, with their logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionSettings {
+    /// Days after their end.
+    pub max_age_days: u32,
+    /// How many are kept at most; the oldest go first.
+    pub max_finished: u64,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self { max_age_days: 30, max_finished: 100_000 }
+    }
+}
+
+/// Everything an engine is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its data directory, absolute.
+    pub data_dir: PathBuf,
+    /// Where it serves HTTP; `None` for nowhere.
+    pub http: Option<SocketAddr>,
+    /// Where records live.
+    pub storage_type: StorageType,
+    /// The Nushell.
+    pub nu_path: PathBuf,
+    /// The provisioning program; `None` for the engine's own.
+    pub provisioning_path: Option<PathBuf>,
+    /// How many attempts may run at once.
+    pub max_parallel: u32,
+    /// The local socket.
+    pub socket: PathBuf,
+    /// The filter of its log.
+    pub log: String,
+    /// Whether its log is JSON.
+    pub log_json: bool,
+    /// Limits of groups.
+    pub group_limits: HashMap<String, u32>,
+    /// Retries of tasks that do not say otherwise.
+    pub retry: RetryPolicy,
+    /// Scripts' environment.
+    pub environment: EnvironmentSettings,
+    /// Scripts' interpreter.
+    pub scripts: ScriptSettings,
+    /// The provisioning program's words.
+    pub worker: WorkerSettings,
+    /// Bounds of output.
+    pub output: OutputSettings,
+    /// When finished tasks go.
+    pub retention: RetentionSettings,
+    /// Between SIGTERM and SIGKILL, for tasks that do not say otherwise.
+    pub grace: Duration,
+    /// The program that supervises attempts.
+    pub runner: PathBuf,
+    /// Arguments that make `runner` one; empty for the runner's own program.
+    pub runner_args: Vec<String>,
+}
+
+/// A configuration that means nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {} cannot be read", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the configuration file {} is wrong", path.display())]
+    Wrong {
+        /// Which.
+        path: PathBuf,
+        /// Where and how.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A path cannot be resolved.
+    #[error("the path {} cannot be resolved", path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A setting means nothing.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Between SIGTERM and SIGKILL, unless a task says otherwise.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+impl Config {
+    /// Puts together what the command line, the environment and the file say.
+    pub fn load(arguments: Arguments) -> Result<Self, ConfigError> {
+        let file = match &arguments.config {
+            Some(path) => read_file(path)?,
+            None => File::default(),
+        };
+        let data_dir = arguments.data_dir.or(file.data_dir).unwrap_or_else(|| "data".into());
+        let data_dir = absolute(&data_dir)?;
+        let socket = match arguments.socket.or(file.socket) {
+            Some(path) => absolute(&path)?,
+            None => orchestrator_protocol::socket::socket_path(&data_dir)
+                .map_err(|source| ConfigError::Path { path: data_dir.clone(), source })?,
+        };
+        let http = if arguments.no_http || (file.no_http && arguments.port.is_none()) {
+            None
+        } else {
+            let address = arguments.bind.or(file.bind).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            Some(SocketAddr::new(address, arguments.port.or(file.port).unwrap_or(8080)))
+        };
+        if let Some(limit) = file.groups.iter().find(|(_, group)| group.max_parallel == Some(0)) {
+            return Err(ConfigError::Invalid(format!(
+                "groups.{}.max_parallel is 0, which would run nothing: use `orchestrator task pause --group {}`",
+                limit.0, limit.0
+            )));
+        }
+        let processors = std::thread::available_parallelism().map_or(2, |count| count.get() as u32);
+        let max_parallel = arguments.max_parallel.or(file.max_parallel).unwrap_or((2 * processors).max(4));
+        if max_parallel == 0 {
+            return Err(ConfigError::Invalid("max_parallel is 0, which would run nothing: use 1 or more".into()));
+        }
+        let RetrySettings { max_retries, base_ms, cap_ms } = file.retry;
+        let (runner, runner_args) = runner_program()?;
+        Ok(Self {
+            data_dir,
+            http,
+            storage_type: arguments.storage_type.or(file.storage_type).unwrap_or_default(),
+            nu_path: arguments.nu_path.or(file.nu_path).unwrap_or_else(|| "nu".into()),
+            provisioning_path: arguments
+                .provisioning_path
+                .or(file.provisioning_path)
+                .map(|path| absolute(&path))
+                .transpose()?,
+            max_parallel,
+            socket,
+            log: arguments.log.or(file.log).unwrap_or_else(|| "info".into()),
+            log_json: arguments.log_json || file.log_json,
+            group_limits: file.groups.into_iter().filter_map(|(name, group)| Some((name, group.max_parallel?))).collect(),
+            retry: RetryPolicy { max_retries, base_ms, cap_ms },
+            environment: file.environment,
+            scripts: file.scripts,
+            worker: file.worker,
+            output: file.output,
+            retention: file.retention,
+            grace: DEFAULT_GRACE,
+            runner,
+            runner_args,
+        })
+    }
+
+    /// Where the attempts of tasks are kept.
+    pub fn attempts_dir(&self) -> PathBuf {
+        self.data_dir.join("attempts")
+    }
+}
+
+/// The runner's own program beside this one (`orchestrator-runner` beside `orchestrator`), else this
+/// one under another name.
+fn runner_program() -> Result<(PathBuf, Vec<String>), ConfigError> {
+    let this = std::env::current_exe()
+        .map_err(|source| ConfigError::Path { path: "/proc/self/exe".into(), source })?;
+    let mut name = this.file_name().unwrap_or_default().to_owned();
+    name.push("-runner");
+    let beside = this.with_file_name(name);
+    if beside.is_file() {
+        return Ok((beside, Vec::new()));
+    }
+    Ok((this, vec![RUNNER_ARGUMENT.to_owned()]))
+}
+
+/// The first argument that makes the engine's program a runner.
+pub const RUNNER_ARGUMENT: &str = "__runner";
+
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.to_owned(), source })
+}
+
+fn read_file(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Wrong { path: path.to_owned(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use clap::Parser;
+
+    use super::*;
+
+    fn load(file: &str, arguments: &[&str]) -> Result<Config, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("orchestrator.toml");
+        std::fs::write(&path, file).unwrap();
+        let fixed = ["orchestrator", "--config", path.to_str().unwrap()];
+        let arguments = fixed.iter().chain(arguments);
+        Config::load(Arguments::try_parse_from(arguments).map_err(|error| error.to_string())?)
+            .map_err(|error| format!("{error}: {}", std::error::Error::source(&error).map_or(String::new(), ToString::to_string)))
+    }
+
+    #[test]
+    fn the_command_line_comes_before_the_file_and_the_file_before_the_defaults() {
+        let file = "port = 9000\nmax_parallel = 7\n[groups.production]\nmax_parallel = 2\n[retry]\nmax_retries = 1\n";
+        let config = load(file, &["--port", "9001"]).unwrap();
+        assert_eq!(config.http.unwrap().to_string(), "127.0.0.1:9001");
+        assert_eq!(config.max_parallel, 7);
+        assert_eq!(config.group_limits, HashMap::from([("production".to_owned(), 2)]));
+        assert_eq!(config.retry, RetryPolicy { max_retries: 1, ..RetryPolicy::default() });
+        assert_eq!(load("", &[]).unwrap().http.unwrap().port(), 8080);
+        assert_eq!(load("no_http = true", &[]).unwrap().http, None);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(load("prot = 1", &[]).unwrap_err().contains("unknown field `prot`"));
+        assert!(load("[groups.a]\nmax_parallel = 0", &[]).unwrap_err().contains("task pause --group a"));
+        assert!(load("", &["--prot", "1"]).unwrap_err().contains("unexpected argument '--prot'"));
+        assert!(load("", &["--port", "99999"]).unwrap_err().contains("99999 is not in 0..=65535"));
+        assert!(load("", &["--max-parallel", "0"]).unwrap_err().contains("0 is not in 1..=10000"));
+        assert!(load("", &["--storage-type", "floppy"]).unwrap_err().contains("[possible values: filesystem"));
+    }
+}

@@ -1,0 +1,31 @@
+//! The background engine of the provisioning orchestrator.
+//!
+//! One process that holds a durable priority queue, runs provisioning scripts in parallel, each at top
+//! level in a process of its own, and does not forget: it can be killed at any moment, and the next
+//! engine goes on where this one was, with the same scripts still running.
+//!
+//! - [`config`]: what it is told. [`engine`]: how the parts are put together, started and stopped.
+//! - [`queue`]: every change of every task; [`schedule`], [`graph`] and [`backoff`] are its pure parts,
+//!   [`records`] how its things are stored.
+//! - [`dispatch`] turns ready tasks into attempts; [`supervisor`] stays with them; [`worker`] knows
+//!   which program is run, [`actions`] what the engine does itself, [`logs`] what attempts printed.
+//! - [`service`] answers requests, [`server`] carries them over the local socket, [`doctor`] checks the
+//!   set-up.
+
+pub mod actions;
+pub mod backoff;
+pub mod config;
+pub mod dispatch;
+pub mod doctor;
+pub mod engine;
+pub mod fault;
+pub mod graph;
+pub mod logs;
+pub mod program;
+pub mod queue;
+pub mod records;
+pub mod schedule;
+pub mod server;
+pub mod service;
+pub mod supervisor;
+pub mod worker;

@@ -1,0 +1,7 @@
+//! The `orchestrator` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orchestrator_engine::program::main()
+}

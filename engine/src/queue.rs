@@ -1,0 +1,222 @@
+//! The queue: every change of every task, durable and told to whoever listens.
+//!
+//! A [`Queue`] puts the pure parts together: the stored records are the truth, the
+//! [`Schedule`](crate::schedule::Schedule) is the index of what may run, the transitions come from the
+//! protocol's state machine. All changes go through one unit of work, the [`draft::Draft`]: it reads
+//! records, changes them, and commits all of them with the revisions it read; only after that commit
+//! the schedule is brought in line and the events are sent. When another commit came first, the unit
+//! of work is done again on what is there now.
+//!
+//! - [`submit`]: what comes in; [`claim`]: what goes out to run; [`finish`]: how an attempt's end is
+//!   judged; [`control`]: cancel, retry, pause; [`explain`]: why a task waits; [`recover`]: what a new
+//!   engine finds; [`retention`]: what is removed at last.
+
+pub mod claim;
+pub mod control;
+pub mod draft;
+pub mod explain;
+pub mod finish;
+pub mod recover;
+pub mod retention;
+pub mod submit;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::Utc;
+use orchestrator_protocol::Error;
+use orchestrator_protocol::event::TaskEvent;
+use orchestrator_protocol::request::EngineMode;
+use orchestrator_protocol::task::{Progress, RetryPolicy, Task, TaskId, Work};
+use orchestrator_storage::Store;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::records;
+use crate::schedule::Schedule;
+
+/// How many events a slow listener may fall behind before it is told to list again.
+const EVENT_BUFFER: usize = 4096;
+
+/// Defaults for what a submission leaves out, and the engine's name.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// This engine.
+    pub engine: String,
+    /// The boot of this machine.
+    pub boot_id: String,
+    /// Retries of tasks that do not say otherwise.
+    pub retry: RetryPolicy,
+    /// Between SIGTERM and SIGKILL, in milliseconds, for tasks that do not say otherwise.
+    pub grace_ms: u64,
+    /// How many of a group may run at once.
+    pub group_limits: HashMap<String, u32>,
+    /// How many attempts may run at once.
+    pub max_parallel: u32,
+}
+
+/// What is paused, as stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pauses {
+    /// The whole queue.
+    pub all: bool,
+    /// These groups.
+    pub groups: BTreeSet<String>,
+}
+
+/// An attempt that is under way in this engine.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Its fence.
+    pub fence: u64,
+    /// Fires when it is to be called off.
+    pub cancel: CancellationToken,
+    /// How far it is.
+    pub progress: Option<Progress>,
+}
+
+/// The queue of one engine.
+pub struct Queue {
+    store: Arc<dyn Store>,
+    options: QueueOptions,
+    schedule: Mutex<Schedule>,
+    running: Mutex<HashMap<TaskId, Running>>,
+    slots: Mutex<HashMap<String, BTreeSet<u32>>>,
+    pauses: Mutex<Pauses>,
+    held_back_until: Mutex<Option<Instant>>,
+    /// Tasks whose end could not be told to those who depend on them.
+    unsettled: Mutex<BTreeSet<TaskId>>,
+    mode: watch::Sender<EngineMode>,
+    events: broadcast::Sender<TaskEvent>,
+    /// Something may have become ready to run, or room to run it.
+    wake: Notify,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panicking holder leaves behind is an index and not the truth.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Queue {
+    /// The queue that a store holds, still without its index: [`Queue::recover`] comes first.
+    pub fn new(store: Arc<dyn Store>, options: QueueOptions) -> Self {
+        Self {
+            store,
+            schedule: Mutex::new(Schedule::new(options.group_limits.clone())),
+            running: Mutex::default(),
+            slots: Mutex::default(),
+            pauses: Mutex::default(),
+            held_back_until: Mutex::default(),
+            unsettled: Mutex::default(),
+            mode: watch::Sender::new(EngineMode::Active),
+            events: broadcast::Sender::new(EVENT_BUFFER),
+            wake: Notify::new(),
+            options,
+        }
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What it was told at its start.
+    pub fn options(&self) -> &QueueOptions {
+        &self.options
+    }
+
+    /// Every change from now on.
+    pub fn events(&self) -> broadcast::Receiver<TaskEvent> {
+        self.events.subscribe()
+    }
+
+    /// Whether it takes new work, and every change of that.
+    pub fn mode(&self) -> watch::Receiver<EngineMode> {
+        self.mode.subscribe()
+    }
+
+    /// Takes new work, or no more.
+    pub fn set_mode(&self, mode: EngineMode) {
+        self.mode.send_replace(mode);
+        self.wake.notify_one();
+    }
+
+    /// What is paused.
+    pub fn pauses(&self) -> Pauses {
+        locked(&self.pauses).clone()
+    }
+
+    /// The attempts that are under way here.
+    pub fn running(&self) -> Vec<(TaskId, Running)> {
+        locked(&self.running).iter().map(|(id, running)| (*id, running.clone())).collect()
+    }
+
+    /// How many attempts are under way here.
+    pub fn running_count(&self) -> usize {
+        locked(&self.running).len()
+    }
+
+    /// One task as it is now, with the progress of what is under way.
+    pub async fn task(&self, id: TaskId) -> Result<Task, Error> {
+        let record = self.store.get(&records::task_key(id)).await.map_err(records::storage_error)?;
+        let record = record.ok_or_else(|| unknown_task(id))?;
+        let mut task = records::read(&record)?;
+        self.add_progress(&mut task);
+        Ok(task)
+    }
+
+    /// Adds what is not stored: how far a running task or a workflow is.
+    pub fn add_progress(&self, task: &mut Task) {
+        if let Work::Workflow(summary) = &task.work {
+            task.progress = Some(Progress {
+                fraction: Some(summary.ended() as f64 / summary.total.max(1) as f64),
+                done: Some(summary.ended()),
+                total: Some(summary.total),
+                message: String::new(),
+            });
+        }
+        if let Some(running) = locked(&self.running).get(&task.id)
+            && running.fence == task.fence
+        {
+            task.progress = running.progress.clone();
+        }
+    }
+
+    /// Takes note of how far an attempt is, and tells whoever listens.
+    pub fn progressed(&self, task: &Task, progress: Progress) {
+        {
+            let mut running = locked(&self.running);
+            let Some(running) = running.get_mut(&task.id) else { return };
+            running.progress = Some(progress.clone());
+        }
+        let event = TaskEvent { progress: Some(progress), error: None, ..TaskEvent::of(task, 0) };
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    /// Waits until something may be ready to run.
+    pub async fn woken(&self) {
+        let next_time = locked(&self.schedule).next_time();
+        // A wall clock that is set forward must not leave a task asleep for hours.
+        let at_most = Duration::from_secs(30);
+        let timed = next_time.map_or(at_most, |time| (time - Utc::now()).to_std().unwrap_or_default().min(at_most));
+        let held_back = locked(&self.held_back_until).filter(|until| *until > Instant::now());
+        match held_back {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => {
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = tokio::time::sleep(timed) => {}
+                }
+            }
+        }
+    }
+}
+
+/// There is no such task.
+pub fn unknown_task(id: TaskId) -> Error {
+    Error::not_found(format!("there is no task {id}"))
+        .with_help("`orchestrator task list` shows the tasks; finished ones are removed after a while")
+}

@@ -1,0 +1,354 @@
+//! The unit of work: read records, change them, commit all or none, then tell.
+//!
+//! A draft never waits for another: when its commit finds that another came first, whoever made it
+//! makes it again. One of the two has gone on, so the queue as a whole always does.
+
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+
+use chrono::Utc;
+use orchestrator_protocol::event::TaskEvent;
+use orchestrator_protocol::state::{Transition, apply};
+use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus, Work};
+use orchestrator_protocol::Error;
+use orchestrator_storage::{Expect, Fields, Key, Operation, Revision, StoreError, Table};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::{Queue, locked, unknown_task};
+use crate::records;
+use crate::schedule::Entry;
+
+/// A lock, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRecord {
+    /// The task or workflow that holds it.
+    pub holder: TaskId,
+}
+
+/// The key of a named lock.
+pub fn lock_key(name: &str) -> Key {
+    Key::new(Table::Lock, format!("lock/{name}"))
+}
+
+/// The key of a slot of a group that has a limit.
+pub fn slot_key(group: &str, slot: u32) -> Key {
+    Key::new(Table::Lock, format!("slot/{group}/{slot}"))
+}
+
+struct Drafted {
+    task: Task,
+    /// The revision and the state it was read with; `None` for a new task.
+    read: Option<(Revision, TaskStatus)>,
+    changed: bool,
+}
+
+/// Records that were read and are being changed, and what else is to be committed with them.
+pub struct Draft<'a> {
+    queue: &'a Queue,
+    tasks: BTreeMap<TaskId, Drafted>,
+    operations: Vec<Operation>,
+    released: Vec<(String, TaskId)>,
+}
+
+/// What a commit changed.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The tasks that were changed, as they are now.
+    pub tasks: Vec<Task>,
+}
+
+impl Draft<'_> {
+    /// A task as stored, or as this draft has changed it.
+    pub async fn task(&mut self, id: TaskId) -> Result<&Task, Error> {
+        self.find(id).await?.map(|drafted| &drafted.task).ok_or_else(|| unknown_task(id))
+    }
+
+    /// The same, `None` where there is none.
+    pub async fn get(&mut self, id: TaskId) -> Result<Option<&Task>, Error> {
+        Ok(self.find(id).await?.map(|drafted| &drafted.task))
+    }
+
+    /// A task to be changed; its state is changed by [`Draft::transition`] alone.
+    pub async fn edit(&mut self, id: TaskId) -> Result<&mut Task, Error> {
+        let drafted = self.find(id).await?.ok_or_else(|| unknown_task(id))?;
+        drafted.changed = true;
+        Ok(&mut drafted.task)
+    }
+
+    async fn find(&mut self, id: TaskId) -> Result<Option<&mut Drafted>, Error> {
+        if !self.tasks.contains_key(&id) {
+            let record = self.queue.store.get(&records::task_key(id)).await.map_err(records::storage_error)?;
+            let Some(record) = record else { return Ok(None) };
+            let task: Task = records::read(&record)?;
+            let read = Some((record.revision, task.status));
+            self.tasks.insert(id, Drafted { task, read, changed: false });
+        }
+        Ok(self.tasks.get_mut(&id))
+    }
+
+    /// Adds a new task.
+    pub fn create(&mut self, task: Task) {
+        self.tasks.insert(task.id, Drafted { task, read: None, changed: true });
+    }
+
+    /// Adds any other operation to the commit.
+    pub fn operation(&mut self, operation: Operation) {
+        self.operations.push(operation);
+    }
+
+    /// Changes the state of a task, and of the workflow it belongs to as far as that follows.
+    pub async fn transition(&mut self, id: TaskId, transition: Transition) -> Result<(), Error> {
+        let now = Utc::now();
+        let task = self.edit(id).await?;
+        let from = task.status;
+        task.status = apply(from, transition)?;
+        let to = task.status;
+        match transition {
+            Transition::Start => {
+                task.started_at.get_or_insert(now);
+                task.next_attempt_at = None;
+            }
+            Transition::HandBack | Transition::RetryLater => task.claim = None,
+            Transition::Complete | Transition::Fail | Transition::Cancel => {
+                task.completed_at = Some(now);
+                task.claim = None;
+                task.next_attempt_at = None;
+            }
+            Transition::Revive => {
+                task.completed_at = None;
+                task.cancel = None;
+                task.error = None;
+                task.result = None;
+                task.revived_after = task.attempt;
+            }
+        }
+        let parent = task.parent;
+        if task.kind() == TaskKind::Workflow
+            && to.is_final()
+            && let Some(lock) = task.lock.clone()
+        {
+            self.release_lock(&lock, id).await?;
+        }
+        match parent {
+            Some(parent) => self.count_in_parent(parent, from, to).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn count_in_parent(&mut self, parent: TaskId, from: TaskStatus, to: TaskStatus) -> Result<(), Error> {
+        let workflow = self.task(parent).await?;
+        let Work::Workflow(mut summary) = workflow.work else {
+            return Err(Error::internal(format!("{parent} has tasks and is no workflow")));
+        };
+        let status = workflow.status;
+        let before = summary;
+        summary.count(from, to);
+        if summary != before {
+            self.edit(parent).await?.work = Work::Workflow(summary);
+        }
+        let step = match (status, summary.outcome()) {
+            (TaskStatus::Pending, None) if to == TaskStatus::Running => Some(Transition::Start),
+            (TaskStatus::Failed | TaskStatus::Cancelled, None) => Some(Transition::Revive),
+            (TaskStatus::Pending | TaskStatus::Running, Some(TaskStatus::Cancelled)) => Some(Transition::Cancel),
+            (TaskStatus::Running, Some(TaskStatus::Completed)) => Some(Transition::Complete),
+            (TaskStatus::Running, Some(_)) => Some(Transition::Fail),
+            _ => None,
+        };
+        let Some(step) = step else { return Ok(()) };
+        if matches!(step, Transition::Fail | Transition::Cancel) {
+            let workflow = self.edit(parent).await?;
+            workflow.error = Some(match step {
+                Transition::Fail => format!("{} of {} tasks failed", summary.failed, summary.total),
+                _ => format!("{} of {} tasks were cancelled", summary.cancelled, summary.total),
+            });
+        }
+        Box::pin(self.transition(parent, step)).await
+    }
+
+    /// Takes a lock for a holder, or makes sure that it still has it.
+    ///
+    /// # Errors
+    /// A conflict when another holds it.
+    pub async fn take_lock(&mut self, name: &str, holder: TaskId) -> Result<(), Error> {
+        let key = lock_key(name);
+        match self.queue.store.get(&key).await.map_err(records::storage_error)? {
+            None => self.operation(records::put(key, Fields::default(), &LockRecord { holder }, Expect::Absent)?),
+            Some(record) => {
+                let held: LockRecord = records::read(&record)?;
+                if held.holder != holder {
+                    return Err(Error::conflict(format!("the lock '{name}' is held by {}", held.holder)));
+                }
+                self.operation(records::check(key, record.revision));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a lock back, if this holder has it.
+    pub async fn release_lock(&mut self, name: &str, holder: TaskId) -> Result<(), Error> {
+        let key = lock_key(name);
+        if let Some(record) = self.queue.store.get(&key).await.map_err(records::storage_error)?
+            && records::read::<LockRecord>(&record)?.holder == holder
+        {
+            self.operation(records::delete(key, record.revision));
+        }
+        self.released.push((name.to_owned(), holder));
+        Ok(())
+    }
+
+    fn operations(&self) -> Result<Vec<Operation>, Error> {
+        let changed = self.tasks.values().filter(|drafted| drafted.changed);
+        let puts = changed.map(|drafted| {
+            let expect = drafted.read.map_or(Expect::Absent, |(revision, _)| Expect::Revision(revision));
+            records::put_task(&drafted.task, expect)
+        });
+        puts.chain(self.operations.iter().cloned().map(Ok)).collect()
+    }
+}
+
+impl Queue {
+    /// An empty unit of work.
+    pub fn draft(&self) -> Draft<'_> {
+        Draft {
+            queue: self,
+            tasks: BTreeMap::new(),
+            operations: Vec::new(),
+            released: Vec::new(),
+        }
+    }
+
+    /// Commits a unit of work: `None` when another commit came first, and it must be done again on what
+    /// is there now.
+    pub async fn commit(&self, draft: Draft<'_>) -> Result<Option<Outcome>, Error> {
+        let operations = draft.operations()?;
+        if operations.is_empty() {
+            return Ok(Some(Outcome::default()));
+        }
+        match self.store.commit(operations).await {
+            Ok(commit) => Ok(Some(self.settle(draft, commit.sequence, &commit.revisions).await)),
+            Err(StoreError::Conflict { .. }) => {
+                tokio::task::yield_now().await;
+                Ok(None)
+            }
+            Err(error) => Err(records::storage_error(error)),
+        }
+    }
+
+    /// Brings the schedule in line with a commit, sends its events, and cancels what depended on tasks
+    /// that ended badly.
+    ///
+    /// The commit is durable whatever happens here: what fails is done again by [`Queue::sweep`].
+    async fn settle(&self, draft: Draft<'_>, sequence: u64, revisions: &[Revision]) -> Outcome {
+        let Draft { tasks, released, .. } = draft;
+        let changed: Vec<Drafted> = tasks.into_values().filter(|drafted| drafted.changed).collect();
+        let mut unsure = HashSet::new();
+        let mut ended_badly = Vec::new();
+        {
+            let in_commit: HashSet<TaskId> = changed.iter().map(|drafted| drafted.task.id).collect();
+            let mut schedule = locked(&self.schedule);
+            for (drafted, revision) in changed.iter().zip(revisions) {
+                let task = &drafted.task;
+                let before = drafted.read.map(|(_, status)| status);
+                if task.kind() == TaskKind::Workflow {
+                    continue;
+                }
+                if before == Some(TaskStatus::Running) && task.status != TaskStatus::Running {
+                    schedule.stopped(&task.group);
+                    self.forget_running(task);
+                }
+                match task.status {
+                    TaskStatus::Pending => {
+                        let entry = entry(task, *revision);
+                        unsure.extend(entry.waits_for.difference(&in_commit).copied());
+                        schedule.insert(entry);
+                    }
+                    TaskStatus::Running => {}
+                    TaskStatus::Completed => schedule.completed(task.id),
+                    TaskStatus::Failed | TaskStatus::Cancelled => schedule.remove_until(task.id, *revision),
+                }
+            }
+            for (lock, holder) in &released {
+                schedule.release(lock, *holder);
+            }
+        }
+        for drafted in &changed {
+            let before = drafted.read.map(|(_, status)| status);
+            if matches!(drafted.task.status, TaskStatus::Failed | TaskStatus::Cancelled)
+                && before != Some(drafted.task.status)
+            {
+                ended_badly.push(drafted.task.id);
+            }
+            // Nobody may be listening.
+            let _ = self.events.send(TaskEvent::of(&drafted.task, sequence));
+        }
+        self.wake.notify_one();
+        for dependency in ended_badly.into_iter().chain(unsure) {
+            if let Err(error) = Box::pin(self.check_dependency(dependency)).await {
+                warn!(task = %dependency, %error, "what depends on it cannot be told yet");
+                locked(&self.unsettled).insert(dependency);
+            }
+        }
+        Outcome { tasks: changed.into_iter().map(|drafted| drafted.task).collect() }
+    }
+
+    /// Tells again those who depend on tasks, where it has failed before.
+    pub async fn sweep(&self) {
+        let unsettled = std::mem::take(&mut *locked(&self.unsettled));
+        for dependency in unsettled {
+            if self.check_dependency(dependency).await.is_err() {
+                locked(&self.unsettled).insert(dependency);
+            }
+        }
+    }
+
+    fn forget_running(&self, task: &Task) {
+        let mut running = locked(&self.running);
+        if running.get(&task.id).is_some_and(|running| running.fence <= task.fence) {
+            running.remove(&task.id);
+        }
+    }
+
+    /// A task that pending ones wait for may have ended before they were in the schedule.
+    pub(super) async fn check_dependency(&self, dependency: TaskId) -> Result<(), Error> {
+        let record = self.store.get(&records::task_key(dependency)).await.map_err(records::storage_error)?;
+        let status = match record {
+            Some(record) => records::read::<Task>(&record)?.status,
+            // Only what has ended is ever removed, and not while something that it let down still waits.
+            None => TaskStatus::Completed,
+        };
+        match status {
+            TaskStatus::Completed => {
+                locked(&self.schedule).completed(dependency);
+                self.wake.notify_one();
+            }
+            TaskStatus::Failed | TaskStatus::Cancelled => self.cancel_dependents(dependency).await?,
+            TaskStatus::Pending | TaskStatus::Running => {}
+        }
+        Ok(())
+    }
+}
+
+/// What the schedule must know of a pending task, as if none of its dependencies had completed.
+pub(super) fn entry(task: &Task, revision: Revision) -> Entry {
+    let has_run = task.attempt > task.revived_after;
+    Entry {
+        id: task.id,
+        revision,
+        group: task.group.clone(),
+        priority: task.priority,
+        not_before: task.next_attempt_at.or(task.not_before).filter(|time| *time > Utc::now()),
+        lock: task.lock.clone(),
+        holder: holder(task),
+        // What has run once has had its dependencies completed.
+        waits_for: if has_run { HashSet::new() } else { task.depends_on.iter().copied().collect() },
+    }
+}
+
+/// Who holds the lock of a task: its workflow when the lock is named after it, else the task.
+pub(super) fn holder(task: &Task) -> TaskId {
+    match task.parent {
+        Some(parent) if task.shares_workflow_lock => parent,
+        _ => task.id,
+    }
+}

@@ -1,0 +1,110 @@
+//! What a new engine finds: pauses, locks, pending tasks, and tasks that another engine was running.
+
+use std::collections::HashSet;
+
+use orchestrator_protocol::Error;
+use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus};
+use orchestrator_storage::{Filter, Order, Query, Record, Table};
+use tokio_util::sync::CancellationToken;
+
+use super::control::pauses_key;
+use super::draft::{LockRecord, entry};
+use super::{Pauses, Queue, locked};
+use crate::records;
+
+/// How many records one look into the store returns here.
+const PAGE: usize = 1_000;
+
+/// A task that was running when the engine before this one ended.
+#[derive(Debug)]
+pub struct Found {
+    /// The task.
+    pub task: Task,
+    /// Fires when it is to be called off.
+    pub cancel: CancellationToken,
+}
+
+impl Queue {
+    /// Builds the schedule from the store. Returns the tasks that are stored as running: what became of
+    /// each must be found out, and said by [`Queue::finish`] or [`Queue::hand_back`], or it goes on.
+    pub async fn recover(&self) -> Result<Vec<Found>, Error> {
+        if let Some(record) = self.store.get(&pauses_key()).await.map_err(records::storage_error)? {
+            self.apply_pauses(records::read::<Pauses>(&record)?);
+        }
+        self.each(Table::Lock, Filter::default(), |record| {
+            if let Some(name) = record.key.id.strip_prefix("lock/") {
+                let lock: LockRecord = records::read(record)?;
+                locked(&self.schedule).hold(name, lock.holder);
+            }
+            Ok(())
+        })
+        .await?;
+        let mut found = Vec::new();
+        let mut not_ended: HashSet<TaskId> = HashSet::new();
+        self.each(Table::Task, status_filter(TaskStatus::Running), |record| {
+            let task: Task = records::read(record)?;
+            not_ended.insert(task.id);
+            if task.kind() != TaskKind::Workflow {
+                found.push(Found { cancel: self.adopt(&task), task });
+            }
+            Ok(())
+        })
+        .await?;
+        let mut dependencies: HashSet<TaskId> = HashSet::new();
+        self.each(Table::Task, status_filter(TaskStatus::Pending), |record| {
+            let task: Task = records::read(record)?;
+            not_ended.insert(task.id);
+            if task.kind() != TaskKind::Workflow {
+                let entry = entry(&task, record.revision);
+                dependencies.extend(&entry.waits_for);
+                locked(&self.schedule).insert(entry);
+            }
+            Ok(())
+        })
+        .await?;
+        for dependency in dependencies.difference(&not_ended) {
+            self.check_dependency(*dependency).await?;
+        }
+        self.continue_cancellations().await?;
+        Ok(found)
+    }
+
+    /// Workflows whose cancellation was accepted before all of their tasks were told.
+    async fn continue_cancellations(&self) -> Result<(), Error> {
+        let mut cancelled = Vec::new();
+        for status in [TaskStatus::Pending, TaskStatus::Running] {
+            let filter = Filter { kind: Some(TaskKind::Workflow.as_str().into()), ..status_filter(status) };
+            self.each(Table::Task, filter, |record| {
+                let task: Task = records::read(record)?;
+                cancelled.extend(task.cancel.map(|cancel| (task.id, cancel.reason)));
+                Ok(())
+            })
+            .await?;
+        }
+        for (id, reason) in cancelled {
+            self.cancel(id, &reason).await?;
+        }
+        Ok(())
+    }
+
+    async fn each(
+        &self,
+        table: Table,
+        filter: Filter,
+        mut visit: impl FnMut(&Record) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut query = Query { table, filter, order: Order::OldestFirst, after: None, limit: PAGE };
+        loop {
+            let page = self.store.list(&query).await.map_err(records::storage_error)?;
+            page.records.iter().try_for_each(&mut visit)?;
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn status_filter(status: TaskStatus) -> Filter {
+    Filter { statuses: vec![records::status_field(status)], ..Filter::default() }
+}

@@ -1,0 +1,501 @@
+//! What comes in: checked whole at the door, then queued in one commit, or not at all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chrono::{TimeDelta, Utc};
+use orchestrator_protocol::submit::{NewTask, ServersRequest, SubmitRequest, Submitted, SubmittedTask};
+use orchestrator_protocol::task::{
+    Action, AttemptOutcome, Command, Program, RetryPolicy, SecretReference, Task, TaskDefaults, TaskId, TaskStatus, Work, WorkerCall,
+    Workflow,
+};
+use orchestrator_protocol::{Error, name};
+use orchestrator_storage::{Expect, Fields, Key, Table};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Queue;
+use super::draft::Draft;
+use super::finish::Ending;
+use crate::graph::{self, GraphError};
+use crate::records;
+
+/// How many tasks one submission may hold.
+pub const MAX_TASKS: usize = 10_000;
+/// How many retries a task may ask for.
+pub const MAX_RETRIES: u32 = 100;
+/// How long a key is kept after the end of what it was used for.
+pub const KEY_LIFETIME: TimeDelta = TimeDelta::days(1);
+
+/// A used idempotency key, as stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// The SHA-256 of the request, in hexadecimal.
+    pub request: String,
+    /// What it made.
+    pub submitted: Submitted,
+}
+
+/// The record of an idempotency key: each principal has keys of its own.
+pub fn idempotency_key(principal: &str, key: &str) -> Key {
+    Key::new(Table::IdempotencyKey, format!("{principal}/{key}"))
+}
+
+impl Queue {
+    /// Queues tasks, all of them or none.
+    pub async fn submit(&self, principal: &str, request: &SubmitRequest) -> Result<Submitted, Error> {
+        let (tasks, submitted) = self.plan_tasks(request)?;
+        self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
+    }
+
+    /// Queues the creation of servers: a workflow with one task for each. Without names, a first task
+    /// asks the provisioning program for them, and a step of the engine adds the others.
+    pub async fn create_servers(&self, principal: &str, request: &ServersRequest) -> Result<Submitted, Error> {
+        let (tasks, submitted) = self.plan_servers(request)?;
+        self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
+    }
+
+    /// Adds the tasks that create servers to the workflow of an action, and ends the action, in one
+    /// commit.
+    pub async fn add_servers(
+        &self,
+        action: &Task,
+        servers: &[String],
+        call: &WorkerCall,
+        defaults: &TaskDefaults,
+        ending: &Ending,
+    ) -> Result<(), Error> {
+        let parent = action.parent.ok_or_else(|| Error::internal("an action without a workflow"))?;
+        loop {
+            let mut draft = self.draft();
+            let workflow = draft.task(parent).await?.clone();
+            let (added, ending) = match (&workflow.cancel, workflow.work.clone()) {
+                (None, Work::Workflow(mut summary)) => {
+                    summary.total += servers.len() as u64;
+                    draft.edit(parent).await?.work = Work::Workflow(summary);
+                    (servers, ending.clone())
+                }
+                // Called off meanwhile: nothing is added.
+                _ => (&[][..], Ending::bare(AttemptOutcome::Cancelled, None)),
+            };
+            for server in added {
+                draft.create(self.server_task(&workflow, server, call, defaults));
+            }
+            if self.draft_ending(&mut draft, action.id, action.fence, &ending).await?.is_none() {
+                return Ok(());
+            }
+            if self.commit(draft).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn queue_tasks<T: Serialize>(
+        &self,
+        principal: &str,
+        key: Option<&str>,
+        request: &T,
+        tasks: Vec<Task>,
+        submitted: Submitted,
+    ) -> Result<Submitted, Error> {
+        loop {
+            let mut draft = self.draft();
+            if let Some(key) = key {
+                match self.use_key(&mut draft, principal, key, request, &submitted).await? {
+                    None => {}
+                    Some(earlier) => return Ok(earlier),
+                }
+            }
+            self.check_existing_dependencies(&mut draft, &tasks).await?;
+            for task in &tasks {
+                draft.create(task.clone());
+            }
+            crate::fault::point("submit.before_commit");
+            if self.commit(draft).await?.is_some() {
+                crate::fault::point("submit.after_commit");
+                return Ok(submitted);
+            }
+        }
+    }
+
+    /// Adds the record of a key, or returns what it was used for before.
+    async fn use_key<T: Serialize>(
+        &self,
+        draft: &mut Draft<'_>,
+        principal: &str,
+        key: &str,
+        request: &T,
+        submitted: &Submitted,
+    ) -> Result<Option<Submitted>, Error> {
+        let text = serde_json::to_vec(request).map_err(|error| Error::internal(error.to_string()))?;
+        let digest = hex(&Sha256::digest(text));
+        let record_key = idempotency_key(principal, key);
+        if let Some(record) = self.store.get(&record_key).await.map_err(records::storage_error)? {
+            let used: KeyRecord = records::read(&record)?;
+            if used.request != digest {
+                return Err(Error::conflict(format!("the idempotency key '{key}' was used for another request"))
+                    .with_help("use a key of its own for each request")
+                    .with_field("idempotency_key"));
+            }
+            return Ok(Some(Submitted { existed: true, ..used.submitted }));
+        }
+        let record = KeyRecord { request: digest, submitted: submitted.clone() };
+        let main = submitted.id.or_else(|| submitted.tasks.last().map(|task| task.id));
+        let fields = Fields {
+            parent: main.map(|id| id.to_string().into()),
+            created_at_ms: Utc::now().timestamp_millis(),
+            ..Fields::default()
+        };
+        draft.operation(records::put(record_key, fields, &record, Expect::Absent)?);
+        Ok(None)
+    }
+
+    /// What new tasks depend on must exist and not have ended badly.
+    async fn check_existing_dependencies(&self, draft: &mut Draft<'_>, tasks: &[Task]) -> Result<(), Error> {
+        let ours: HashMap<TaskId, ()> = tasks.iter().map(|task| (task.id, ())).collect();
+        for task in tasks {
+            for dependency in task.depends_on.iter().filter(|id| !ours.contains_key(id)) {
+                let status = draft.get(*dependency).await?.map(|task| (task.status, task.name.clone()));
+                let problem = match status {
+                    None => "does not exist".to_owned(),
+                    Some((TaskStatus::Failed, name)) => format!("('{name}') has failed"),
+                    Some((TaskStatus::Cancelled, name)) => format!("('{name}') was cancelled"),
+                    Some(_) => continue,
+                };
+                return Err(Error::invalid(format!(
+                    "task '{}' depends on {dependency}, which {problem}",
+                    task.name
+                ))
+                .with_help("nothing was queued; retry the dependency first, or leave it out")
+                .with_field("depends_on"));
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_tasks(&self, request: &SubmitRequest) -> Result<(Vec<Task>, Submitted), Error> {
+        if request.tasks.is_empty() {
+            return Err(Error::invalid("the submission holds no task").with_field("tasks"));
+        }
+        if request.tasks.len() > MAX_TASKS {
+            return Err(Error::invalid(format!(
+                "the submission holds {} tasks, and {MAX_TASKS} are allowed at once",
+                request.tasks.len()
+            ))
+            .with_field("tasks"));
+        }
+        if let Some(key) = &request.idempotency_key {
+            name::word("idempotency key", key).map_err(|error| Error::from(error).with_field("idempotency_key"))?;
+        }
+        let names = names(&request.tasks)?;
+        let after = graph::resolve(
+            names.iter().zip(&request.tasks).map(|(name, task)| (name.as_str(), task.after.as_slice())),
+        )
+        .map_err(graph_error)?;
+        let workflow = request.workflow.as_deref().map(|name| self.new_workflow(name, request)).transpose()?;
+        let ids: Vec<TaskId> = request.tasks.iter().map(|_| TaskId::generate()).collect();
+        let mut tasks = Vec::with_capacity(ids.len() + 1);
+        for (index, new) in request.tasks.iter().enumerate() {
+            let at = |error: Error| {
+                let field = error.field.clone().map_or(String::new(), |field| format!(".{field}"));
+                error.with_field(format!("tasks[{index}]{field}"))
+            };
+            let mut task = self.new_command(ids[index], &names[index], new).map_err(at)?;
+            task.depends_on.extend(after[index].iter().map(|place| ids[*place]));
+            task.parent = workflow.as_ref().map(|workflow| workflow.id);
+            tasks.push(task);
+        }
+        let listed =
+            tasks.iter().map(|task| SubmittedTask { id: task.id, name: task.name.clone() }).collect::<Vec<_>>();
+        let id = match (&workflow, listed.as_slice()) {
+            (Some(workflow), _) => Some(workflow.id),
+            (None, [only]) => Some(only.id),
+            (None, _) => None,
+        };
+        tasks.extend(workflow);
+        Ok((tasks, Submitted { id, tasks: listed, existed: false }))
+    }
+
+    fn new_workflow(&self, workflow: &str, request: &SubmitRequest) -> Result<Task, Error> {
+        name::word("workflow name", workflow).map_err(|error| Error::from(error).with_field("workflow"))?;
+        let group = request.tasks.iter().find_map(|task| task.group.clone()).unwrap_or_else(default_group);
+        let summary = Workflow { total: request.tasks.len() as u64, ..Workflow::default() };
+        Ok(self.new_task(workflow, Work::Workflow(summary), &group))
+    }
+
+    fn new_command(&self, id: TaskId, task_name: &str, new: &NewTask) -> Result<Task, Error> {
+        let cwd = working_directory(new.cwd.as_deref())?;
+        let script = readable_file("script", &cwd, &new.script)?;
+        check_environment(&new.env)?;
+        check_secrets(&new.secrets)?;
+        let group = new.group.clone().unwrap_or_else(default_group);
+        name::word("group", &group).map_err(|error| Error::from(error).with_field("group"))?;
+        if let Some(lock) = &new.lock {
+            name::word("lock", lock).map_err(|error| Error::from(error).with_field("lock"))?;
+        }
+        for (label, value) in &new.labels {
+            name::word("label", label).map_err(|error| Error::from(error).with_field("labels"))?;
+            if value.len() > 200 || value.chars().any(char::is_control) {
+                return Err(Error::invalid(format!("the value of label '{label}' is longer than 200 bytes or not text"))
+                    .with_field("labels"));
+            }
+        }
+        let command = Command {
+            program: Program::Script { path: script },
+            cwd: cwd.to_string_lossy().into_owned(),
+            env: new.env.clone(),
+            secrets: new.secrets.clone(),
+            params: new.params.clone(),
+        };
+        Ok(Task {
+            id,
+            priority: new.priority,
+            depends_on: new.depends_on.clone(),
+            labels: new.labels.clone(),
+            lock: new.lock.clone(),
+            retry: self.checked_retry(new.retry)?,
+            timeout_ms: checked_timeout(new.timeout_ms)?,
+            grace_ms: new.grace_ms.unwrap_or(self.options.grace_ms),
+            not_before: new.not_before,
+            ..self.new_task(task_name, Work::Command(command), &group)
+        })
+    }
+
+    fn plan_servers(&self, request: &ServersRequest) -> Result<(Vec<Task>, Submitted), Error> {
+        name::dns_label("infra name", &request.infra).map_err(|error| Error::from(error).with_field("infra"))?;
+        for (index, server) in request.servers.iter().enumerate() {
+            let field = || format!("servers[{index}]");
+            name::dns_label("server name", server).map_err(|error| Error::from(error).with_field(field()))?;
+            if request.servers[..index].contains(server) {
+                return Err(Error::invalid(format!("server '{server}' is named twice")).with_field(field()));
+            }
+        }
+        if request.servers.len() > MAX_TASKS {
+            return Err(Error::invalid(format!("more than {MAX_TASKS} servers at once")).with_field("servers"));
+        }
+        if let Some(key) = &request.idempotency_key {
+            name::word("idempotency key", key).map_err(|error| Error::from(error).with_field("idempotency_key"))?;
+        }
+        check_environment(&request.env)?;
+        check_secrets(&request.secrets)?;
+        let cwd = working_directory(request.cwd.as_deref())?;
+        let settings = readable_file("settings", &cwd, &request.settings)?;
+        let text = fs::read(&settings)
+            .map_err(|error| Error::invalid(format!("the settings file {settings} cannot be read: {error}")))?;
+        let call = |operation: [&str; 2]| WorkerCall {
+            operation: operation.map(String::from).to_vec(),
+            names: Vec::new(),
+            infra: request.infra.clone(),
+            settings: settings.clone(),
+            settings_digest: hex(&Sha256::digest(&text)),
+            check: request.check_mode,
+        };
+        let create = call(["server", "create"]);
+        let defaults = TaskDefaults {
+            cwd: cwd.to_string_lossy().into_owned(),
+            env: request.env.clone(),
+            secrets: request.secrets.clone(),
+            retry: self.checked_retry(request.retry)?,
+            timeout_ms: checked_timeout(request.timeout_ms)?,
+        };
+        let title = format!("create servers of {}", request.infra);
+        let mut workflow = self.new_task(&title, Work::Workflow(Workflow::default()), &request.infra);
+        workflow.priority = request.priority;
+        if !request.check_mode && !request.allow_concurrent {
+            workflow.lock = Some(format!("infra:{}", request.infra));
+        }
+        let mut tasks: Vec<Task> = if request.servers.is_empty() {
+            let names = self.worker_task(&workflow, &format!("servers of {}", request.infra), call(["server", "names"]), &defaults);
+            let action = Action::AddServers { names_from: names.id, call: create, defaults: Box::new(defaults) };
+            let mut add = self.new_task("add servers", Work::Action(action), &request.infra);
+            add.parent = Some(workflow.id);
+            add.priority = workflow.priority;
+            add.depends_on = vec![names.id];
+            vec![names, add]
+        } else {
+            request.servers.iter().map(|server| self.server_task(&workflow, server, &create, &defaults)).collect()
+        };
+        workflow.work = Work::Workflow(Workflow { total: tasks.len() as u64, ..Workflow::default() });
+        let listed = tasks.iter().map(|task| SubmittedTask { id: task.id, name: task.name.clone() }).collect();
+        let submitted = Submitted { id: Some(workflow.id), tasks: listed, existed: false };
+        tasks.push(workflow);
+        Ok((tasks, submitted))
+    }
+
+    /// The task that creates one server in a workflow.
+    fn server_task(&self, workflow: &Task, server: &str, call: &WorkerCall, defaults: &TaskDefaults) -> Task {
+        let call = WorkerCall { names: vec![server.to_owned()], ..call.clone() };
+        let mut task = self.worker_task(workflow, &format!("create {server}"), call, defaults);
+        task.lock = workflow.lock.clone();
+        task.shares_workflow_lock = workflow.lock.is_some();
+        task.labels.insert("server".into(), server.to_owned());
+        task
+    }
+
+    fn worker_task(&self, workflow: &Task, title: &str, call: WorkerCall, defaults: &TaskDefaults) -> Task {
+        let command = Command {
+            program: Program::Worker(call),
+            cwd: defaults.cwd.clone(),
+            env: defaults.env.clone(),
+            secrets: defaults.secrets.clone(),
+            params: None,
+        };
+        Task {
+            parent: Some(workflow.id),
+            priority: workflow.priority,
+            retry: defaults.retry,
+            timeout_ms: defaults.timeout_ms,
+            ..self.new_task(title, Work::Command(command), &workflow.group)
+        }
+    }
+
+    fn new_task(&self, title: &str, work: Work, group: &str) -> Task {
+        Task {
+            id: TaskId::generate(),
+            name: title.to_owned(),
+            work,
+            status: TaskStatus::Pending,
+            priority: 0,
+            group: group.to_owned(),
+            parent: None,
+            depends_on: Vec::new(),
+            labels: BTreeMap::new(),
+            lock: None,
+            shares_workflow_lock: false,
+            retry: self.options.retry,
+            timeout_ms: None,
+            grace_ms: self.options.grace_ms,
+            not_before: None,
+            idempotency_key: None,
+            created_at: Utc::now(),
+            started_at: None,
+            completed_at: None,
+            attempt: 0,
+            revived_after: 0,
+            fence: 0,
+            attempts: Vec::new(),
+            next_attempt_at: None,
+            last_error: None,
+            claim: None,
+            cancel: None,
+            dependents_cancelled: Vec::new(),
+            progress: None,
+            result: None,
+            output: None,
+            error: None,
+        }
+    }
+
+    fn checked_retry(&self, retry: Option<RetryPolicy>) -> Result<RetryPolicy, Error> {
+        let retry = retry.unwrap_or(self.options.retry);
+        if retry.max_retries > MAX_RETRIES {
+            return Err(Error::invalid(format!("{} retries are asked for, and {MAX_RETRIES} are allowed", retry.max_retries))
+                .with_field("retry.max_retries"));
+        }
+        Ok(retry)
+    }
+}
+
+fn default_group() -> String {
+    "default".into()
+}
+
+/// The name of each task: its own, or its script's. Several tasks of one script are numbered.
+fn names(tasks: &[NewTask]) -> Result<Vec<String>, Error> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let given = |task: &NewTask| task.name.clone();
+    let stem = |task: &NewTask| Path::new(&task.script).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let unnamed: HashMap<String, usize> = tasks.iter().filter(|task| task.name.is_none()).fold(
+        HashMap::new(),
+        |mut counts, task| {
+            *counts.entry(stem(task).unwrap_or_default()).or_default() += 1;
+            counts
+        },
+    );
+    tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| {
+            let chosen = given(task).unwrap_or_else(|| {
+                let stem = stem(task).unwrap_or_default();
+                let number = seen.entry(stem.clone()).or_default();
+                *number += 1;
+                if unnamed.get(&stem).is_some_and(|count| *count > 1) { format!("{stem}-{number}") } else { stem }
+            });
+            name::word("task name", &chosen)
+                .map_err(|error| Error::from(error).with_field(format!("tasks[{index}].name")))?;
+            Ok(chosen)
+        })
+        .collect()
+}
+
+fn graph_error(error: GraphError) -> Error {
+    let field = match &error {
+        GraphError::Duplicate { index, .. } => format!("tasks[{index}].name"),
+        GraphError::Unknown { index, position, .. } => format!("tasks[{index}].after[{position}]"),
+        GraphError::Cycle { .. } => "tasks".to_owned(),
+    };
+    Error::invalid(error.to_string()).with_help("nothing was queued").with_field(field)
+}
+
+fn working_directory(cwd: Option<&str>) -> Result<PathBuf, Error> {
+    let path = match cwd {
+        Some(cwd) => PathBuf::from(cwd),
+        None => std::env::current_dir()
+            .map_err(|error| Error::internal(format!("the engine's working directory is gone: {error}")))?,
+    };
+    if !path.is_absolute() {
+        return Err(Error::invalid(format!("the working directory '{}' is not absolute", path.display())).with_field("cwd"));
+    }
+    if !path.is_dir() {
+        return Err(Error::invalid(format!("the working directory {} does not exist", path.display())).with_field("cwd"));
+    }
+    Ok(path)
+}
+
+/// The absolute path of a file that can be read.
+fn readable_file(field: &'static str, cwd: &Path, path: &str) -> Result<String, Error> {
+    let full = cwd.join(path);
+    let problem = match fs::File::open(&full).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_file() => None,
+        Ok(_) => Some("is not a file".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("does not exist".to_owned()),
+        Err(error) => Some(format!("cannot be read: {error}")),
+    };
+    match problem {
+        Some(problem) => Err(Error::invalid(format!("the {field} {} {problem}", full.display()))
+            .with_help("relative paths start at the working directory of whoever submits")
+            .with_field(field)),
+        None => Ok(std::path::absolute(&full).unwrap_or(full).to_string_lossy().into_owned()),
+    }
+}
+
+fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Error> {
+    for (variable, value) in env {
+        name::environment_variable(variable).map_err(|error| Error::from(error).with_field("env"))?;
+        if value.contains('\0') {
+            return Err(Error::invalid(format!("the variable {variable} holds a NUL byte")).with_field("env"));
+        }
+    }
+    Ok(())
+}
+
+fn check_secrets(secrets: &BTreeMap<String, SecretReference>) -> Result<(), Error> {
+    for secret in secrets.keys() {
+        name::word("secret name", secret).map_err(|error| Error::from(error).with_field("secrets"))?;
+    }
+    Ok(())
+}
+
+fn checked_timeout(timeout_ms: Option<u64>) -> Result<Option<u64>, Error> {
+    match timeout_ms {
+        Some(0) => Err(Error::invalid("a timeout of 0 would end every attempt at once").with_field("timeout_ms")),
+        other => Ok(other),
+    }
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

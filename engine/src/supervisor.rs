@@ -1,0 +1,384 @@
+//! What becomes of a claimed task: an attempt with a runner, or a step of the engine's own.
+//!
+//! The supervisor prepares the attempt's directory, starts its runner, waits until the runner is gone,
+//! reads what it left and tells the queue. The runner works without it: when the engine ends in the
+//! middle, the next one takes in what it finds, and asks the same questions in the same order. The
+//! truth about an attempt is in its directory, the truth about a task in the storage; the supervisor
+//! only carries news from one to the other, and may be interrupted anywhere.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use orchestrator_protocol::Error;
+use orchestrator_protocol::task::{AttemptOutcome, Progress, Task, TaskId, Work};
+use orchestrator_runner::attempt::{Attempt, AttemptState};
+use orchestrator_runner::status::{Reason, Status};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use crate::actions;
+use crate::config::Config;
+use crate::queue::Queue;
+use crate::queue::claim::Claimed;
+use crate::queue::finish::Ending;
+use crate::queue::recover::Found;
+use crate::worker::Programs;
+
+/// Between two looks at how far a script is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two tries to commit the end of an attempt while the storage refuses writes.
+const COMMIT_PAUSE: Duration = Duration::from_secs(1);
+/// A runner that is told to stop is given the grace of its task and this much more before it is
+/// taken for lost.
+const RUNNER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Supervises the attempts of one engine.
+pub struct Supervisor {
+    queue: Arc<Queue>,
+    config: Arc<Config>,
+    programs: Programs,
+    tracker: TaskTracker,
+    /// Fires when the engine ends and leaves scripts running.
+    leave: CancellationToken,
+}
+
+impl Supervisor {
+    /// A supervisor. Its work goes on in `tracker`, until it is done or `leave` fires.
+    pub fn new(
+        queue: Arc<Queue>,
+        config: Arc<Config>,
+        programs: Programs,
+        tracker: TaskTracker,
+        leave: CancellationToken,
+    ) -> Self {
+        Self { queue, config, programs, tracker, leave }
+    }
+
+    /// Where the attempt of a task with a fence is kept.
+    fn directory(&self, task: TaskId, fence: u64) -> PathBuf {
+        attempt_dir(&self.config, task, fence)
+    }
+
+    /// Begins the work of a task that was just claimed; returns at once when the storage and the
+    /// processes have been told.
+    pub async fn begin(self: &Arc<Self>, claimed: Claimed) {
+        let Claimed { task, cancel } = claimed;
+        let span = info_span!("task", id = %task.id, name = task.name, attempt = task.attempt);
+        let this = Arc::clone(self);
+        match &task.work {
+            Work::Command(_) => {
+                self.tracker.spawn(async move { this.command(task, cancel).await }.instrument(span));
+            }
+            Work::Action(action) => {
+                let action = action.clone();
+                self.tracker.spawn(async move { actions::perform(&this.queue, &task, &action).await }.instrument(span));
+            }
+            Work::Workflow(_) => error!(task = %task.id, "a workflow was claimed: it has no work of its own"),
+        }
+    }
+
+    /// Takes in a task that was running when the engine before this one ended.
+    pub fn take_in(self: &Arc<Self>, found: Found) {
+        let Found { task, cancel } = found;
+        let span = info_span!("task", id = %task.id, name = task.name, attempt = task.attempt);
+        let this = Arc::clone(self);
+        self.tracker.spawn(
+            async move {
+                match &task.work {
+                    Work::Command(_) => this.find_out(&task, &cancel).await,
+                    Work::Action(action) => actions::perform(&this.queue, &task, action).await,
+                    Work::Workflow(_) => {}
+                }
+            }
+            .instrument(span),
+        );
+    }
+
+    async fn command(&self, task: Task, cancel: CancellationToken) {
+        if cancel.is_cancelled() {
+            self.finish(&task, Ending::bare(AttemptOutcome::Cancelled, None)).await;
+            return;
+        }
+        let spec = match self.programs.spec(&task, &self.config) {
+            Ok(spec) => spec,
+            Err(problem) => {
+                self.finish(&task, Ending::bare(AttemptOutcome::NotStarted, Some(problem.message))).await;
+                return;
+            }
+        };
+        crate::fault::point("spawn.before");
+        let directory = self.directory(task.id, task.fence);
+        let (runner, arguments) = (self.config.runner.clone(), self.config.runner_args.clone());
+        let started = blocking(move || {
+            let attempt = Attempt::create(&directory, &spec)?;
+            crate::fault::point("spawn.prepared");
+            attempt.spawn(&runner, &arguments)
+        })
+        .await;
+        crate::fault::point("spawn.after");
+        match started {
+            Ok(mut child) => {
+                match child.pidfd() {
+                    Ok(pidfd) => self.attend(&task, pidfd, &cancel).await,
+                    Err(error) => warn!(%error, "the runner can only be waited for"),
+                }
+                if self.leave.is_cancelled() {
+                    return;
+                }
+                // It is gone: this only takes its entry out of the process table.
+                if let Err(error) = blocking(move || child.wait()).await {
+                    debug!(%error, "the runner cannot be waited for");
+                }
+                self.find_out(&task, &cancel).await;
+            }
+            Err(error) => {
+                let message = format!("the attempt cannot be started: {error}");
+                // A runner that came up nevertheless must not start anything.
+                let directory = self.directory(task.id, task.fence);
+                let abandoned = blocking(move || Attempt::open(&directory)?.abandon()).await;
+                match abandoned {
+                    Ok(false) => self.find_out(&task, &cancel).await,
+                    Ok(true) | Err(_) => {
+                        self.finish(&task, Ending::bare(AttemptOutcome::NotStarted, Some(message))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds out what became of an attempt and tells the queue; attends to one that is under way.
+    async fn find_out(&self, task: &Task, cancel: &CancellationToken) {
+        loop {
+            if self.leave.is_cancelled() {
+                return;
+            }
+            let directory = self.directory(task.id, task.fence);
+            let state = blocking(move || Attempt::open(&directory)?.state()).await;
+            match state {
+                Ok(AttemptState::Finished(status)) => {
+                    let directory = self.directory(task.id, task.fence);
+                    let output = blocking(move || crate::logs::last_lines(&directory)).await.ok().flatten();
+                    return self.finish(task, ending(*status, output)).await;
+                }
+                Ok(AttemptState::Running { .. }) => {
+                    let directory = self.directory(task.id, task.fence);
+                    match blocking(move || Attempt::open(&directory)?.pidfd()).await {
+                        Ok(pidfd) => {
+                            info!("the script is running; going on with it");
+                            self.attend(task, pidfd, cancel).await;
+                        }
+                        // It has just ended: look again.
+                        Err(error) => {
+                            debug!(%error, "the runner has no process any more");
+                            sleep(Duration::from_millis(10)).await;
+                        }
+                    }
+                }
+                Ok(AttemptState::NotStarted) if self.is_of_this_boot(task) => {
+                    let directory = self.directory(task.id, task.fence);
+                    match blocking(move || Attempt::open(&directory)?.abandon()).await {
+                        Ok(true) => return self.hand_back(task).await,
+                        // Its runner was quicker.
+                        Ok(false) => {}
+                        Err(error) => return self.not_started(task, &error).await,
+                    }
+                }
+                Ok(AttemptState::Abandoned) => return self.hand_back(task).await,
+                Ok(AttemptState::Lost { .. } | AttemptState::NotStarted) => {
+                    let directory = self.directory(task.id, task.fence);
+                    let killed = blocking(move || Attempt::open(&directory)?.kill_leftovers()).await;
+                    let message = match killed {
+                        Ok(0) => "the process that supervised it is gone without a word".to_owned(),
+                        Ok(count) => format!(
+                            "the process that supervised it is gone without a word; {count} processes that it left were killed"
+                        ),
+                        Err(error) => {
+                            error!(%error, "what the attempt left cannot be ended; trying again");
+                            sleep(COMMIT_PAUSE).await;
+                            continue;
+                        }
+                    };
+                    return self.finish(task, Ending::bare(AttemptOutcome::Lost, Some(message))).await;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_of_this_boot(task) => {
+                    // Claimed, and not even a directory: nothing can have been started from it.
+                    return self.hand_back(task).await;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    let message = "nothing is left of it after a restart of the machine".to_owned();
+                    return self.finish(task, Ending::bare(AttemptOutcome::Lost, Some(message))).await;
+                }
+                Err(error) => {
+                    error!(%error, "the attempt's directory cannot be read; trying again");
+                    sleep(COMMIT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn not_started(&self, task: &Task, error: &std::io::Error) {
+        let message = format!("the attempt cannot be started: {error}");
+        self.finish(task, Ending::bare(AttemptOutcome::NotStarted, Some(message))).await;
+    }
+
+    fn is_of_this_boot(&self, task: &Task) -> bool {
+        task.claim.as_ref().is_some_and(|claim| claim.boot_id == self.queue.options().boot_id)
+    }
+
+    /// Stays with a runner until it is gone: passes on how far it is, and that it is to stop.
+    async fn attend(&self, task: &Task, pidfd: OwnedFd, cancel: &CancellationToken) {
+        // SAFETY: an `OwnedFd` keeps its descriptor open, and the same one, until it is dropped.
+        let gone = match unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) } {
+            Ok(gone) => gone,
+            Err(error) => {
+                error!(%error, "the runner cannot be watched");
+                return;
+            }
+        };
+        let mut told = None;
+        let mut last: Option<Progress> = None;
+        loop {
+            let patience = told.map(|at: Instant| at + Duration::from_millis(task.grace_ms) + RUNNER_PATIENCE);
+            tokio::select! {
+                // Readable means ended; the guard is not cleared, since it stays so.
+                ready = gone.readable() => {
+                    if let Err(error) = ready {
+                        error!(%error, "the runner cannot be watched");
+                    }
+                    return;
+                }
+                () = cancel.cancelled(), if told.is_none() => {
+                    told = Some(Instant::now());
+                    self.signal(task, false).await;
+                }
+                () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
+                    warn!("the runner does not end although it was told to; ending it");
+                    told = Some(Instant::now());
+                    self.signal(task, true).await;
+                }
+                () = self.leave.cancelled() => return,
+                () = sleep(PROGRESS_INTERVAL) => {
+                    let directory = self.directory(task.id, task.fence);
+                    if let Ok(Some(progress)) = blocking(move || Attempt::open(&directory)?.progress()).await {
+                        let progress = Progress {
+                            fraction: progress.fraction,
+                            done: progress.done,
+                            total: progress.total,
+                            message: progress.message,
+                        };
+                        if last.as_ref() != Some(&progress) {
+                            self.queue.progressed(task, progress.clone());
+                            last = Some(progress);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn signal(&self, task: &Task, kill: bool) {
+        let directory = self.directory(task.id, task.fence);
+        let sent = blocking(move || {
+            let attempt = Attempt::open(&directory)?;
+            if kill { attempt.kill() } else { attempt.cancel() }
+        })
+        .await;
+        if let Err(error) = sent {
+            warn!(%error, "the runner cannot be told to stop");
+        }
+    }
+
+    /// Commits the end of an attempt, as long as it takes: it is safe in the attempt's directory.
+    async fn finish(&self, task: &Task, ending: Ending) {
+        while let Err(error) = self.queue.finish(task.id, task.fence, &ending).await {
+            if self.pause_after(&error).await.is_break() {
+                return;
+            }
+        }
+        info!(outcome = ?ending.outcome, exit_code = ending.exit_code, error = ending.error, "attempt ended");
+    }
+
+    async fn hand_back(&self, task: &Task) {
+        while let Err(error) = self.queue.hand_back(task.id, task.fence).await {
+            if self.pause_after(&error).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    async fn pause_after(&self, error: &Error) -> std::ops::ControlFlow<()> {
+        warn!(%error, "the end of the attempt cannot be stored yet; trying again");
+        tokio::select! {
+            () = self.leave.cancelled() => std::ops::ControlFlow::Break(()),
+            () = sleep(COMMIT_PAUSE) => std::ops::ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Where the attempt of a task with a fence is kept.
+pub fn attempt_dir(config: &Config, task: TaskId, fence: u64) -> PathBuf {
+    config.attempts_dir().join(task.to_string()).join(fence.to_string())
+}
+
+/// Does what blocks on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+fn time(ms: u64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(i64::try_from(ms).ok()?)
+}
+
+/// What a runner's last word means for the task.
+fn ending(status: Status, output: Option<String>) -> Ending {
+    let failure = status.failure.as_ref();
+    let succeeded = status.exit_code == Some(0) && failure.is_none();
+    let outcome = match &status.reason {
+        Reason::Exited if succeeded => AttemptOutcome::Succeeded,
+        Reason::Exited => AttemptOutcome::Failed,
+        Reason::TimedOut => AttemptOutcome::TimedOut,
+        Reason::Cancelled => AttemptOutcome::Cancelled,
+        Reason::StartFailed { .. } => AttemptOutcome::NotStarted,
+    };
+    let error = (outcome != AttemptOutcome::Succeeded).then(|| describe(&status));
+    Ending {
+        outcome,
+        started_at: time(status.started_at),
+        ended_at: time(status.ended_at).unwrap_or_else(Utc::now),
+        exit_code: status.exit_code,
+        signal: status.signal,
+        error,
+        permanent: failure.is_some_and(|failure| failure.permanent),
+        result: status.result,
+        output,
+    }
+}
+
+/// Why an attempt failed, in a sentence: the script's own words before its exit status.
+fn describe(status: &Status) -> String {
+    match (&status.reason, &status.failure) {
+        (Reason::StartFailed { error }, _) => error.clone(),
+        (Reason::TimedOut, _) => "it took longer than it may".into(),
+        (Reason::Cancelled, _) => "it was cancelled".into(),
+        (Reason::Exited, Some(failure)) if !failure.message.is_empty() => failure.message.clone(),
+        (Reason::Exited, _) => {
+            let how = match (status.exit_code, status.signal) {
+                (Some(code), _) => format!("exit status {code}"),
+                (None, Some(signal)) => format!("killed by signal {signal}"),
+                (None, None) => "no exit status".into(),
+            };
+            let last = status.stderr_tail.iter().map(|line| line.trim()).filter(|line| !line.is_empty());
+            let last: Vec<&str> = last.collect();
+            if last.is_empty() { how } else { format!("{how}: {}", last.join("\n")) }
+        }
+    }
+}

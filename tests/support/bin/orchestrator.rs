@@ -1,0 +1,7 @@
+//! The engine, as it is tested.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orchestrator_engine::program::main()
+}

@@ -1,0 +1,7 @@
+//! Shared pieces of the suites: an engine under test, waiting for conditions, and the checker of
+//! histories.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test support: a failure is a panic")]
+
+pub mod engine;
+pub mod history;
+pub mod wait;
