@@ -50,8 +50,15 @@ impl Sized {
         let mut left = stored;
         while left > 0 {
             let batch = left.min(5_000);
-            let tasks = (0..batch).map(|number| NewTask { name: Some(format!("stored {number}")), priority: -1, ..task.clone() });
-            queue.submit("bench", &SubmitRequest { tasks: tasks.collect(), ..SubmitRequest::default() }).await.unwrap();
+            let tasks = (0..batch).map(|number| NewTask {
+                name: Some(format!("stored {number}")),
+                priority: -1,
+                ..task.clone()
+            });
+            queue
+                .submit("bench", &SubmitRequest { tasks: tasks.collect(), ..SubmitRequest::default() })
+                .await
+                .unwrap();
             left -= batch;
         }
         Self { queue, store, task, _directory: directory }
@@ -70,7 +77,13 @@ impl Sized {
     }
 
     async fn page(&self) -> Duration {
-        let query = Query { table: Table::Task, filter: Filter::default(), order: Order::NewestFirst, after: None, limit: 100 };
+        let query = Query {
+            table: Table::Task,
+            filter: Filter::default(),
+            order: Order::NewestFirst,
+            after: None,
+            limit: 100,
+        };
         let start = Instant::now();
         use orchestrator_storage::Store;
         assert_eq!(self.store.list(&query).await.unwrap().records.len(), 100);
@@ -94,7 +107,9 @@ fn new_task(script: &Path) -> NewTask {
 async fn main() {
     println!("filesystem backend, one sync a commit; {PAIRS} pairs of {CYCLES} cycles each");
     let few = Sized::new(100).await;
-    println!("| stored | commits | syncs | records written | records read | bytes written | submit µs | claim µs | finish µs |");
+    println!(
+        "| stored | commits | syncs | records written | records read | bytes written | submit µs | claim µs | finish µs |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for stored in [100, 10_000, 100_000] {
         let many = Sized::new(stored).await;
@@ -105,7 +120,8 @@ async fn main() {
         }
         let after = many.store.counters();
         let each = |after: u64, before: u64| (after - before) as f64 / CYCLES as f64;
-        let times = |pick: fn(&Cycle) -> Duration| Spread::of_micros(&cycles.iter().map(pick).collect::<Vec<_>>());
+        let times =
+            |pick: fn(&Cycle) -> Duration| Spread::of_micros(&cycles.iter().map(pick).collect::<Vec<_>>());
         println!(
             "| {stored} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} |",
             each(after.commits, before.commits),
@@ -134,7 +150,10 @@ async fn main() {
             pairs.push((sides[0], sides[1]));
             pages.push(many.page().await);
         }
-        println!("submit + claim + finish with {stored} stored, as a multiple of 100 stored: {:.2}", ratios(&pairs));
+        println!(
+            "submit + claim + finish with {stored} stored, as a multiple of 100 stored: {:.2}",
+            ratios(&pairs)
+        );
         println!("a page of 100 out of {stored}: {:.0} µs", Spread::of_micros(&pages));
     }
 }

@@ -20,7 +20,9 @@ impl Spread {
     /// Of at least one number.
     pub fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
-        let at = |part: f64| numbers.get(((numbers.len() - 1) as f64 * part).round() as usize).copied().unwrap_or(f64::NAN);
+        let at = |part: f64| {
+            numbers.get(((numbers.len() - 1) as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
+        };
         Self { low: at(0.25), median: at(0.5), high: at(0.75) }
     }
 

@@ -48,8 +48,9 @@ async fn add_servers(
     let names: ServerNames = result
         .ok_or_else(|| Error::invalid("the provisioning program reported no server names"))
         .and_then(|value| {
-            serde_json::from_value(value)
-                .map_err(|error| Error::invalid(format!("the provisioning program's server names cannot be read: {error}")))
+            serde_json::from_value(value).map_err(|error| {
+                Error::invalid(format!("the provisioning program's server names cannot be read: {error}"))
+            })
         })?;
     for server in &names.servers {
         name::dns_label("server name", server)?;

@@ -156,10 +156,31 @@ pub struct EnvironmentSettings {
 impl Default for EnvironmentSettings {
     fn default() -> Self {
         let names = [
-            "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR",
-            "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK", "DOCKER_HOST", "DOCKER_CONFIG",
-            "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-            "http_proxy", "https_proxy", "no_proxy",
+            "PATH",
+            "HOME",
+            "USER",
+            "LOGNAME",
+            "SHELL",
+            "LANG",
+            "LC_ALL",
+            "TZ",
+            "TMPDIR",
+            "XDG_RUNTIME_DIR",
+            "XDG_CONFIG_HOME",
+            "XDG_DATA_HOME",
+            "XDG_CACHE_HOME",
+            "SSH_AUTH_SOCK",
+            "DOCKER_HOST",
+            "DOCKER_CONFIG",
+            "DOCKER_CONTEXT",
+            "DOCKER_TLS_VERIFY",
+            "DOCKER_CERT_PATH",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
         ];
         Self { pass: names.map(String::from).to_vec(), set: BTreeMap::new() }
     }
@@ -344,7 +365,9 @@ impl Config {
         let processors = std::thread::available_parallelism().map_or(2, |count| count.get() as u32);
         let max_parallel = arguments.max_parallel.or(file.max_parallel).unwrap_or((2 * processors).max(4));
         if max_parallel == 0 {
-            return Err(ConfigError::Invalid("max_parallel is 0, which would run nothing: use 1 or more".into()));
+            return Err(ConfigError::Invalid(
+                "max_parallel is 0, which would run nothing: use 1 or more".into(),
+            ));
         }
         let RetrySettings { max_retries, base_ms, cap_ms } = file.retry;
         let (runner, runner_args) = runner_program()?;
@@ -362,7 +385,11 @@ impl Config {
             socket,
             log: arguments.log.or(file.log).unwrap_or_else(|| "info".into()),
             log_json: arguments.log_json || file.log_json,
-            group_limits: file.groups.into_iter().filter_map(|(name, group)| Some((name, group.max_parallel?))).collect(),
+            group_limits: file
+                .groups
+                .into_iter()
+                .filter_map(|(name, group)| Some((name, group.max_parallel?)))
+                .collect(),
             retry: RetryPolicy { max_retries, base_ms, cap_ms },
             environment: file.environment,
             scripts: file.scripts,
@@ -405,7 +432,8 @@ fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
 fn read_file(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|source| ConfigError::Wrong { path: path.to_owned(), source: Box::new(source) })
+    toml::from_str(&text)
+        .map_err(|source| ConfigError::Wrong { path: path.to_owned(), source: Box::new(source) })
 }
 
 #[cfg(test)]
@@ -422,8 +450,14 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         let fixed = ["orchestrator", "--config", path.to_str().unwrap()];
         let arguments = fixed.iter().chain(arguments);
-        Config::load(Arguments::try_parse_from(arguments).map_err(|error| error.to_string())?)
-            .map_err(|error| format!("{error}: {}", std::error::Error::source(&error).map_or(String::new(), ToString::to_string)))
+        Config::load(Arguments::try_parse_from(arguments).map_err(|error| error.to_string())?).map_err(
+            |error| {
+                format!(
+                    "{error}: {}",
+                    std::error::Error::source(&error).map_or(String::new(), ToString::to_string)
+                )
+            },
+        )
     }
 
     #[test]
@@ -445,6 +479,8 @@ mod tests {
         assert!(load("", &["--prot", "1"]).unwrap_err().contains("unexpected argument '--prot'"));
         assert!(load("", &["--port", "99999"]).unwrap_err().contains("99999 is not in 0..=65535"));
         assert!(load("", &["--max-parallel", "0"]).unwrap_err().contains("0 is not in 1..=10000"));
-        assert!(load("", &["--storage-type", "floppy"]).unwrap_err().contains("[possible values: filesystem"));
+        assert!(
+            load("", &["--storage-type", "floppy"]).unwrap_err().contains("[possible values: filesystem")
+        );
     }
 }

@@ -14,7 +14,12 @@ use crate::queue::Queue;
 use crate::supervisor::Supervisor;
 
 /// Runs until `stop` fires. What it has begun goes on in `tracker`.
-pub async fn run(queue: Arc<Queue>, supervisor: Arc<Supervisor>, tracker: TaskTracker, stop: CancellationToken) {
+pub async fn run(
+    queue: Arc<Queue>,
+    supervisor: Arc<Supervisor>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+) {
     loop {
         while !stop.is_cancelled()
             && let Some(entry) = queue.next()

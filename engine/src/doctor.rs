@@ -45,8 +45,12 @@ async fn nushell(programs: &Programs) -> Check {
         Ok(version) if version.starts_with(NU_SERIES) => {
             check("nushell", CheckState::Ok, format!("{version} at {}", programs.nu().display()), advice)
         }
-        Ok(version) => check("nushell", CheckState::Warning, format!("{version} at {}", programs.nu().display()), advice),
-        Err(problem) => check("nushell", CheckState::Failed, format!("{}: {problem}", programs.nu().display()), advice),
+        Ok(version) => {
+            check("nushell", CheckState::Warning, format!("{version} at {}", programs.nu().display()), advice)
+        }
+        Err(problem) => {
+            check("nushell", CheckState::Failed, format!("{}: {problem}", programs.nu().display()), advice)
+        }
     }
 }
 
@@ -65,7 +69,8 @@ async fn say(program: &Path, args: &[&str]) -> Result<String, String> {
         .await
         .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
         .map_err(|error| error.to_string())?;
-    let first = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().trim().to_owned();
+    let first =
+        |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().trim().to_owned();
     if output.status.success() { Ok(first(&output.stdout)) } else { Err(first(&output.stderr)) }
 }
 
@@ -78,7 +83,8 @@ fn file(name: &str, path: &Path, advice: &str) -> Check {
 }
 
 fn runner(config: &Config) -> Check {
-    let advice = "install `orchestrator-runner` beside `orchestrator`: attempts start faster, and take less memory";
+    let advice =
+        "install `orchestrator-runner` beside `orchestrator`: attempts start faster, and take less memory";
     let found = config.runner.display().to_string();
     let state = if config.runner_args.is_empty() { CheckState::Ok } else { CheckState::Warning };
     check("runner", state, found, advice)
@@ -87,7 +93,8 @@ fn runner(config: &Config) -> Check {
 async fn storage(queue: &Queue) -> Check {
     let health = queue.store().health().await;
     let advice = "free some space, or look at the engine's log";
-    let free = health.free_bytes.map_or(String::new(), |bytes| format!(", {} MiB free", bytes / (1024 * 1024)));
+    let free =
+        health.free_bytes.map_or(String::new(), |bytes| format!(", {} MiB free", bytes / (1024 * 1024)));
     let found = format!("{} in {}{free}", health.backend, health.location);
     if !health.writable {
         let reason = health.reason.unwrap_or_else(|| "writes are refused".into());
@@ -101,14 +108,17 @@ fn inotify() -> Check {
     let advice = "raise fs.inotify.max_user_instances to 512: containers that run systemd need several each";
     let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances");
     match limit.as_deref().map(str::trim).map(str::parse::<u64>) {
-        Ok(Ok(limit)) if limit >= 512 => check("inotify instances", CheckState::Ok, limit.to_string(), advice),
+        Ok(Ok(limit)) if limit >= 512 => {
+            check("inotify instances", CheckState::Ok, limit.to_string(), advice)
+        }
         Ok(Ok(limit)) => check("inotify instances", CheckState::Warning, limit.to_string(), advice),
         _ => check("inotify instances", CheckState::Warning, "the limit cannot be read", advice),
     }
 }
 
 fn cgroup() -> Check {
-    let advice = "without cgroup v2 the engine finds what a script has started by its descendants, which is slower";
+    let advice =
+        "without cgroup v2 the engine finds what a script has started by its descendants, which is slower";
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     match mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")) {
         Some(line) => check("cgroup v2", CheckState::Ok, line.split(' ').nth(1).unwrap_or_default(), advice),

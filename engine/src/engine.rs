@@ -42,10 +42,9 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
             let store = tokio::task::spawn_blocking(move || FilesystemStore::open(options)).await??;
             Ok(Arc::new(store))
         }
-        other @ (StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer) => bail!(
-            "this build has no storage '{}': use --storage-type filesystem",
-            other.as_str()
-        ),
+        other @ (StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer) => {
+            bail!("this build has no storage '{}': use --storage-type filesystem", other.as_str())
+        }
     }
 }
 
@@ -166,9 +165,9 @@ impl Engine {
     async fn open_http(&self, doors: &TaskTracker, close: &CancellationToken) -> anyhow::Result<()> {
         let Some(address) = self.config.http else { return Ok(()) };
         orchestrator_api::check_address(address)?;
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}: choose another port with --port, or use --no-http"))?;
+        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}: choose another port with --port, or use --no-http")
+        })?;
         let (service, close) = (Arc::clone(&self.service) as Arc<dyn Service>, close.clone());
         doors.spawn(async move {
             let closed = async move { close.cancelled().await };
@@ -194,9 +193,8 @@ impl Engine {
         let mut draining = false;
         loop {
             let queue = Arc::clone(&self.queue);
-            let idle = async move {
-                if draining { work_done(&queue).await } else { std::future::pending().await }
-            };
+            let idle =
+                async move { if draining { work_done(&queue).await } else { std::future::pending().await } };
             let mode = tokio::select! {
                 _ = interrupt.recv() => StopMode::Now,
                 _ = terminate.recv() => StopMode::Now,

@@ -37,7 +37,9 @@ pub enum GraphError {
 }
 
 /// For each task the places of those it comes after, without repetitions.
-pub fn resolve<'a>(tasks: impl Iterator<Item = (&'a str, &'a [String])>) -> Result<Vec<Vec<usize>>, GraphError> {
+pub fn resolve<'a>(
+    tasks: impl Iterator<Item = (&'a str, &'a [String])>,
+) -> Result<Vec<Vec<usize>>, GraphError> {
     let tasks: Vec<_> = tasks.collect();
     let mut index_by_name = HashMap::new();
     for (index, (name, _)) in tasks.iter().enumerate() {
@@ -61,7 +63,9 @@ pub fn resolve<'a>(tasks: impl Iterator<Item = (&'a str, &'a [String])>) -> Resu
     }
     match find_cycle(&edges) {
         None => Ok(edges),
-        Some(cycle) => Err(GraphError::Cycle { names: cycle.iter().map(|index| tasks[*index].0.to_owned()).collect() }),
+        Some(cycle) => {
+            Err(GraphError::Cycle { names: cycle.iter().map(|index| tasks[*index].0.to_owned()).collect() })
+        }
     }
 }
 
@@ -112,8 +116,10 @@ mod tests {
     use super::*;
 
     fn check(tasks: &[(&str, &[&str])]) -> Result<Vec<Vec<usize>>, GraphError> {
-        let owned: Vec<(&str, Vec<String>)> =
-            tasks.iter().map(|(name, after)| (*name, after.iter().map(|a| (*a).to_owned()).collect())).collect();
+        let owned: Vec<(&str, Vec<String>)> = tasks
+            .iter()
+            .map(|(name, after)| (*name, after.iter().map(|a| (*a).to_owned()).collect()))
+            .collect();
         resolve(owned.iter().map(|(name, after)| (*name, after.as_slice())))
     }
 
@@ -130,9 +136,11 @@ mod tests {
 
     #[test]
     fn a_chain_of_a_hundred_thousand_is_no_problem() {
-        let edges: Vec<Vec<usize>> = (0..100_000).map(|index| if index > 0 { vec![index - 1] } else { vec![] }).rev().collect();
+        let edges: Vec<Vec<usize>> =
+            (0..100_000).map(|index| if index > 0 { vec![index - 1] } else { vec![] }).rev().collect();
         let count = edges.len();
-        let forward: Vec<Vec<usize>> = (0..count).map(|index| if index + 1 < count { vec![index + 1] } else { vec![] }).collect();
+        let forward: Vec<Vec<usize>> =
+            (0..count).map(|index| if index + 1 < count { vec![index + 1] } else { vec![] }).collect();
         assert_eq!(find_cycle(&forward), None);
     }
 

@@ -35,8 +35,12 @@ pub async fn stream(
     if let Some(number) = request.attempt
         && !task.attempts.iter().any(|attempt| attempt.number == number)
     {
-        return Err(Error::not_found(format!("task {} has no attempt {number}: it has {}", task.id, task.attempts.len()))
-            .with_field("attempt"));
+        return Err(Error::not_found(format!(
+            "task {} has no attempt {number}: it has {}",
+            task.id,
+            task.attempts.len()
+        ))
+        .with_field("attempt"));
     }
     let (items, received) = mpsc::channel(BUFFER);
     tokio::spawn(async move {
@@ -46,7 +50,8 @@ pub async fn stream(
             let _ = logs.items.send(Err(error)).await;
         }
     });
-    Ok(stream::unfold(received, |mut received| async move { Some((received.recv().await?, received)) }).boxed())
+    Ok(stream::unfold(received, |mut received| async move { Some((received.recv().await?, received)) })
+        .boxed())
 }
 
 /// Why no more is sent.

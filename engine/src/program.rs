@@ -34,7 +34,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let detached = arguments.detach;
     let config = Config::load(arguments)?;
     log_to_stderr(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async move {
         let engine = Engine::open(config).await?;
         if detached {

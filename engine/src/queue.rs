@@ -201,7 +201,8 @@ impl Queue {
         let next_time = locked(&self.schedule).next_time();
         // A wall clock that is set forward must not leave a task asleep for hours.
         let at_most = Duration::from_secs(30);
-        let timed = next_time.map_or(at_most, |time| (time - Utc::now()).to_std().unwrap_or_default().min(at_most));
+        let timed =
+            next_time.map_or(at_most, |time| (time - Utc::now()).to_std().unwrap_or_default().min(at_most));
         let held_back = locked(&self.held_back_until).filter(|until| *until > Instant::now());
         match held_back {
             Some(until) => tokio::time::sleep_until(until).await,

@@ -52,8 +52,9 @@ pub fn check(key: Key, revision: Revision) -> Operation {
 
 /// What a record says.
 pub fn read<T: DeserializeOwned>(record: &Record) -> Result<T, Error> {
-    serde_json::from_str(record.body.get())
-        .map_err(|error| Error::internal(format!("the stored record {} cannot be understood: {error}", record.key)))
+    serde_json::from_str(record.body.get()).map_err(|error| {
+        Error::internal(format!("the stored record {} cannot be understood: {error}", record.key))
+    })
 }
 
 /// The name of a state, as stored.

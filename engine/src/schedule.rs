@@ -180,7 +180,8 @@ impl Schedule {
 
     /// The pending tasks that wait for a task.
     pub fn dependents(&self, dependency: TaskId) -> Vec<TaskId> {
-        let mut dependents: Vec<_> = self.dependents.get(&dependency).into_iter().flatten().copied().collect();
+        let mut dependents: Vec<_> =
+            self.dependents.get(&dependency).into_iter().flatten().copied().collect();
         dependents.sort_unstable();
         dependents
     }

@@ -81,7 +81,11 @@ enum ConversationError {
     Refused(Error),
 }
 
-async fn converse(stream: Stream, service: Arc<dyn Service>, stop: CancellationToken) -> Result<(), ConversationError> {
+async fn converse(
+    stream: Stream,
+    service: Arc<dyn Service>,
+    stop: CancellationToken,
+) -> Result<(), ConversationError> {
     let stream = Arc::new(stream);
     let mut decoder = Decoder::default();
     let caller = match admit(&stream, &mut decoder).await {
@@ -109,7 +113,8 @@ async fn converse(stream: Stream, service: Arc<dyn Service>, stop: CancellationT
             }
         })
     };
-    let mut conversation = Conversation { service, caller, outbox, streams: HashMap::new(), tasks: TaskTracker::new() };
+    let mut conversation =
+        Conversation { service, caller, outbox, streams: HashMap::new(), tasks: TaskTracker::new() };
     let result = loop {
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
@@ -165,7 +170,8 @@ async fn send(mut stream: &Stream, frame: &EngineFrame) -> Result<(), Conversati
     let bytes = match (frame::encode(frame), frame) {
         (Ok(bytes), _) => bytes,
         (Err(error), EngineFrame::Reply { id, .. }) => {
-            let result = Err(Error::new(ErrorCode::TooLarge, error.to_string()).with_help("ask for fewer at once"));
+            let result =
+                Err(Error::new(ErrorCode::TooLarge, error.to_string()).with_help("ask for fewer at once"));
             frame::encode(&EngineFrame::Reply { id: *id, result })?
         }
         (Err(error), _) => return Err(error.into()),

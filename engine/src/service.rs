@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
 use orchestrator_protocol::event::{Item, TaskEvent};
 use orchestrator_protocol::request::{
-    Changed, EngineStatus, ListTasks, QueuePauses, Request, Response, StopMode, Stopping, StorageStatus, Subscription,
-    TaskPage,
+    Changed, EngineStatus, ListTasks, QueuePauses, Request, Response, StopMode, Stopping, StorageStatus,
+    Subscription, TaskPage,
 };
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
@@ -53,7 +53,9 @@ impl Service for EngineService {
         let principal = principal(caller);
         Ok(match request {
             Request::Status(_) => Response::Status(Box::new(self.status().await?)),
-            Request::Diagnose(_) => Response::Diagnose(doctor::diagnose(&self.config, &self.programs, &self.queue).await),
+            Request::Diagnose(_) => {
+                Response::Diagnose(doctor::diagnose(&self.config, &self.programs, &self.queue).await)
+            }
             Request::Submit(request) => Response::Submit(self.queue.submit(principal, &request).await?),
             Request::CreateServers(request) => {
                 Response::CreateServers(self.queue.create_servers(principal, &request).await?)
@@ -70,8 +72,12 @@ impl Service for EngineService {
                 let others = self.queue.retry(request.id).await?;
                 Response::Retry(self.changed(request.id, others).await?)
             }
-            Request::Pause(request) => Response::Pause(pauses(self.queue.pause(request.group.as_deref(), true).await?)),
-            Request::Resume(request) => Response::Resume(pauses(self.queue.pause(request.group.as_deref(), false).await?)),
+            Request::Pause(request) => {
+                Response::Pause(pauses(self.queue.pause(request.group.as_deref(), true).await?))
+            }
+            Request::Resume(request) => {
+                Response::Resume(pauses(self.queue.pause(request.group.as_deref(), false).await?))
+            }
             Request::Stop(request) => {
                 let running = self.queue.running_count() as u64;
                 // Whoever is stopping already needs no second word.
@@ -88,7 +94,9 @@ impl Service for EngineService {
     ) -> Result<BoxStream<'static, Result<Item>>> {
         match subscription {
             Subscription::Watch { ids } => watch(Arc::clone(&self.queue), ids).await,
-            Subscription::Logs(request) => logs::stream(Arc::clone(&self.queue), Arc::clone(&self.config), request).await,
+            Subscription::Logs(request) => {
+                logs::stream(Arc::clone(&self.queue), Arc::clone(&self.config), request).await
+            }
             Subscription::Events { group, task } => Ok(events(&self.queue, group, task)),
         }
     }
@@ -105,7 +113,9 @@ impl EngineService {
         let mut tasks: BTreeMap<TaskStatus, u64> = BTreeMap::new();
         let mut groups: BTreeMap<String, BTreeMap<TaskStatus, u64>> = BTreeMap::new();
         for count in counts {
-            let Some(status) = count.status.as_deref().and_then(|status| status.parse().ok()) else { continue };
+            let Some(status) = count.status.as_deref().and_then(|status| status.parse().ok()) else {
+                continue;
+            };
             *tasks.entry(status).or_default() += count.records;
             let group = count.group.as_deref().unwrap_or_default().to_owned();
             *groups.entry(group).or_default().entry(status).or_default() += count.records;
@@ -139,12 +149,16 @@ impl EngineService {
     async fn list(&self, request: &ListTasks) -> Result<TaskPage> {
         let limit = request.limit.unwrap_or(DEFAULT_PAGE);
         if limit == 0 || limit > MAX_PAGE {
-            return Err(Error::invalid(format!("the limit is {limit}: use 1 to {MAX_PAGE}")).with_field("limit"));
+            return Err(
+                Error::invalid(format!("the limit is {limit}: use 1 to {MAX_PAGE}")).with_field("limit")
+            );
         }
         if let Some(cursor) = &request.cursor {
             cursor.parse::<TaskId>().map_err(|_| {
-                Error::invalid(format!("'{cursor}' is not a cursor: use the one that came with the page before"))
-                    .with_field("cursor")
+                Error::invalid(format!(
+                    "'{cursor}' is not a cursor: use the one that came with the page before"
+                ))
+                .with_field("cursor")
             })?;
         }
         let text = request.text.as_ref().map(|text| text.to_lowercase());
@@ -155,7 +169,11 @@ impl EngineService {
                 group: request.group.as_deref().map(Into::into),
                 kind: request.kind.map(|kind| kind.as_str().into()),
                 parent: request.parent.map(|parent| parent.to_string().into()),
-                labels: request.labels.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect(),
+                labels: request
+                    .labels
+                    .iter()
+                    .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                    .collect(),
                 created_from_ms: request.since.map(|time| time.timestamp_millis()),
                 created_before_ms: request.until.map(|time| time.timestamp_millis()),
                 ended_before_ms: None,
@@ -248,7 +266,9 @@ impl Watch {
                 Ok(event) if self.open.contains(&event.id) => self.due.push(event.id),
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => self.due = self.open.iter().copied().collect(),
-                Err(broadcast::error::RecvError::Closed) => return Some(Err(Error::unavailable("the engine is stopping"))),
+                Err(broadcast::error::RecvError::Closed) => {
+                    return Some(Err(Error::unavailable("the engine is stopping")));
+                }
             }
         }
     }
@@ -265,11 +285,12 @@ fn events(queue: &Queue, group: Option<String>, task: Option<TaskId>) -> BoxStre
             match events.recv().await {
                 Ok(event) if passes(&event) => return Some((Ok(Item::Event(event)), (events, passes))),
                 Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => return Some((Ok(Item::Reset), (events, passes))),
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    return Some((Ok(Item::Reset), (events, passes)));
+                }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
     })
     .boxed()
 }
-

@@ -78,7 +78,9 @@ impl Supervisor {
             }
             Work::Action(action) => {
                 let action = action.clone();
-                self.tracker.spawn(async move { actions::perform(&this.queue, &task, &action).await }.instrument(span));
+                self.tracker.spawn(
+                    async move { actions::perform(&this.queue, &task, &action).await }.instrument(span),
+                );
             }
             Work::Workflow(_) => error!(task = %task.id, "a workflow was claimed: it has no work of its own"),
         }
@@ -245,7 +247,8 @@ impl Supervisor {
         let mut told = None;
         let mut last: Option<Progress> = None;
         loop {
-            let patience = told.map(|at: Instant| at + Duration::from_millis(task.grace_ms) + RUNNER_PATIENCE);
+            let patience =
+                told.map(|at: Instant| at + Duration::from_millis(task.grace_ms) + RUNNER_PATIENCE);
             tokio::select! {
                 // Readable means ended; the guard is not cleared, since it stays so.
                 ready = gone.readable() => {

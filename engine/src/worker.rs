@@ -87,10 +87,17 @@ impl Programs {
         })
     }
 
-    fn program(&self, command: &Command, has_params: bool, config: &Config) -> Result<(String, Vec<String>), Error> {
+    fn program(
+        &self,
+        command: &Command,
+        has_params: bool,
+        config: &Config,
+    ) -> Result<(String, Vec<String>), Error> {
         let nu = || self.nu.to_string_lossy().into_owned();
         match &command.program {
-            Program::Script { path } if Path::new(path).extension().is_some_and(|extension| extension == "nu") => {
+            Program::Script { path }
+                if Path::new(path).extension().is_some_and(|extension| extension == "nu") =>
+            {
                 let mut args = config.scripts.interpreter_args.clone();
                 args.extend(has_params.then(|| "--stdin".to_owned()));
                 args.push(path.clone());
@@ -132,7 +139,8 @@ fn secret(name: &str, reference: &SecretReference) -> Secret {
 
 /// What of the engine's environment every script sees.
 fn environment(config: &Config) -> BTreeMap<String, String> {
-    let passed = config.environment.pass.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+    let passed =
+        config.environment.pass.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
     passed.chain(config.environment.set.clone()).collect()
 }
 

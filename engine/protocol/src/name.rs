@@ -38,10 +38,8 @@ pub fn dns_label(what: &'static str, name: &str) -> Result<(), InvalidName> {
 pub fn word(what: &'static str, name: &str) -> Result<(), InvalidName> {
     let inside = |c: char| c.is_alphanumeric() || "._-/:@+= ".contains(c);
     let edges = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    let valid = name.len() <= 200
-        && edges(name.chars().next())
-        && !name.ends_with(' ')
-        && name.chars().all(inside);
+    let valid =
+        name.len() <= 200 && edges(name.chars().next()) && !name.ends_with(' ') && name.chars().all(inside);
     if valid {
         return Ok(());
     }

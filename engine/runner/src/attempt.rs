@@ -159,7 +159,8 @@ impl Attempt {
         let AttemptState::Running { identity } = self.state()? else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the runner is gone"));
         };
-        let pid = Pid::from_raw(identity.pid).ok_or_else(|| io::Error::other("a start mark without a process"))?;
+        let pid =
+            Pid::from_raw(identity.pid).ok_or_else(|| io::Error::other("a start mark without a process"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         // The number may have been given to another process before it was opened, not after.
         if !identity.is_alive() {
@@ -195,7 +196,8 @@ impl Attempt {
         let script = script.filter(|script| script.identity.boot_id == this_boot);
         let cgroup = script.as_ref().and_then(|script| script.cgroup.clone()).map(Cgroup::at);
         let fence = spec.fence.to_string();
-        let variables = [("ORCHESTRATOR_TASK_ID", spec.task_id.as_str()), ("ORCHESTRATOR_FENCE", fence.as_str())];
+        let variables =
+            [("ORCHESTRATOR_TASK_ID", spec.task_id.as_str()), ("ORCHESTRATOR_FENCE", fence.as_str())];
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let mut killed = std::collections::BTreeSet::new();
         loop {

@@ -28,8 +28,11 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {message}", path.display()));
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+    let invalid = |message: String| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {message}", path.display()))
+    };
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
     match value.get("protocol").and_then(serde_json::Value::as_u64) {
         Some(protocol) if protocol > u64::from(crate::PROTOCOL) => Err(invalid(format!(
             "it was written by a newer release: its protocol is {protocol}, and this release knows {}",

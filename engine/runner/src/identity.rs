@@ -48,7 +48,8 @@ fn pid_namespace() -> io::Result<u64> {
 /// When a process started, in clock ticks since boot.
 pub fn start_time(pid: i32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    stat_field(&stat, 22).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an unreadable /proc/PID/stat"))
+    stat_field(&stat, 22)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an unreadable /proc/PID/stat"))
 }
 
 /// A field of `/proc/PID/stat` by its number in proc(5), from 3 on: the name before it may hold

@@ -42,7 +42,8 @@ impl Masker {
             return value.chars().count() >= MIN_CHARS;
         }
         // Longest first, so that no part of a longer value is left standing.
-        self.automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.patterns).ok();
+        self.automaton =
+            AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.patterns).ok();
         true
     }
 

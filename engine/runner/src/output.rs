@@ -228,11 +228,13 @@ impl Reader {
         let mut entries = Vec::new();
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', &self.rest) {
-            let line: Line = serde_json::from_slice(&self.rest[start..end])
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("a line of the spool: {error}")))?;
+            let line: Line = serde_json::from_slice(&self.rest[start..end]).map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("a line of the spool: {error}"))
+            })?;
             start = end + 1;
             if line.number > self.last + 1 {
-                let (lines, bytes) = (line.number - self.last - 1, line.bytes_before.saturating_sub(self.bytes));
+                let (lines, bytes) =
+                    (line.number - self.last - 1, line.bytes_before.saturating_sub(self.bytes));
                 entries.push(Entry::Dropped { lines, bytes });
             }
             self.last = line.number;
@@ -296,7 +298,10 @@ mod tests {
             spool.add(number, Stream::Out, &format!("line {number}"), false);
         }
         spool.flush();
-        let stored: u64 = fs::read_dir(directory.path().join(DIRECTORY)).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        let stored: u64 = fs::read_dir(directory.path().join(DIRECTORY))
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .sum();
         assert!(stored <= limit + limit / 4, "{stored} bytes are kept of {limit}");
         let entries = read_all(&mut Reader::open(directory.path()));
         let (mut lines, mut dropped) = (0, 0);

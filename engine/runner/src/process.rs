@@ -88,7 +88,11 @@ pub fn start(launch: Launch, cgroup: Option<&Cgroup>) -> io::Result<i32> {
     for argument in &launch.args {
         arguments.push(text(argument)?);
     }
-    let environment = launch.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect::<io::Result<Vec<_>>>()?;
+    let environment = launch
+        .env
+        .iter()
+        .map(|(name, value)| text(&format!("{name}={value}")))
+        .collect::<io::Result<Vec<_>>>()?;
     let cwd = text(&launch.cwd)?;
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
@@ -372,7 +376,8 @@ pub fn processes() -> Vec<(i32, String)> {
 
 /// Living processes whose environment holds all of these variables.
 pub fn with_environment(variables: &[(&str, &str)]) -> Vec<i32> {
-    let wanted: Vec<Vec<u8>> = variables.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect();
+    let wanted: Vec<Vec<u8>> =
+        variables.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect();
     let holds = |pid: i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         wanted.iter().all(|wanted| environment.split(|byte| *byte == 0).any(|variable| variable == wanted))
@@ -385,4 +390,3 @@ pub fn reserve(file: &File, bytes: i64) {
     // SAFETY: a system call without pointers. Where it is not possible, it is not needed either.
     unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) };
 }
-

@@ -74,11 +74,17 @@ impl Secret {
     pub fn resolve(&self) -> Result<String, String> {
         let problem = |what: String| format!("the secret '{}' ({}) {what}", self.name, self.reference);
         match self.reference.split_once(':') {
-            Some(("env", variable)) => std::env::var(variable)
-                .map_err(|_| problem("is not in the engine's environment".into())),
+            Some(("env", variable)) => {
+                std::env::var(variable).map_err(|_| problem("is not in the engine's environment".into()))
+            }
             Some(("file", path)) => {
-                let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-                Ok(text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text)).unwrap_or(&text).to_owned())
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| problem(format!("cannot be read: {error}")))?;
+                Ok(text
+                    .strip_suffix('\n')
+                    .map(|text| text.strip_suffix('\r').unwrap_or(text))
+                    .unwrap_or(&text)
+                    .to_owned())
             }
             _ => Err(problem("is neither env:NAME nor file:PATH".into())),
         }

@@ -51,7 +51,9 @@ pub fn run(directory: &Path) -> io::Result<ExitCode> {
     let _ = rustix::process::setsid();
     let _lock = match put_start_mark(&directory, Some(ProcessIdentity::own()?)) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(ExitCode::from(EXIT_ALREADY_STARTED)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Ok(ExitCode::from(EXIT_ALREADY_STARTED));
+        }
         Err(error) => return Err(error),
     };
     let signals = process::signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGCHLD])?;
@@ -69,7 +71,9 @@ pub fn run(directory: &Path) -> io::Result<ExitCode> {
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Nanoseconds since the Unix epoch, to tell names apart.
@@ -117,7 +121,10 @@ impl<'a> StatusFile<'a> {
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     // A long result is the first thing to do without.
                     if bytes.len() as i64 > STATUS_RESERVE_BYTES {
-                        let failure = Some(Failure { permanent: false, message: "its result could not be stored: the disk is full".into() });
+                        let failure = Some(Failure {
+                            permanent: false,
+                            message: "its result could not be stored: the disk is full".into(),
+                        });
                         bytes = serde_json::to_vec(&Status { result: None, failure, ..status.clone() })?;
                     }
                     std::thread::sleep(STATUS_PAUSE);
@@ -194,7 +201,8 @@ impl<'a> Supervision<'a> {
         let mut spool = Spool::create(directory, spec.output_limit_bytes)
             .map_err(|error| say("the output cannot be kept", error))?;
         for name in short {
-            let note = format!("the secret '{name}' is shorter than {MIN_CHARS} characters and is not masked");
+            let note =
+                format!("the secret '{name}' is shorter than {MIN_CHARS} characters and is not masked");
             spool.add(now_ms(), Stream::Err, &note, false);
         }
         let mut env = spec.env.clone();
@@ -202,7 +210,8 @@ impl<'a> Supervision<'a> {
             None
         } else {
             let text = serde_json::Value::Object(secrets).to_string();
-            let file = process::memory_file(text.as_bytes()).map_err(|error| say("the secrets cannot be handed over", error))?;
+            let file = process::memory_file(text.as_bytes())
+                .map_err(|error| say("the secrets cannot be handed over", error))?;
             env.push(("ORCHESTRATOR_SECRETS".into(), format!("/proc/self/fd/{}", file.as_raw_fd())));
             Some(file)
         };
@@ -328,8 +337,11 @@ impl<'a> Supervision<'a> {
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
         let pipes = self.sources.iter().filter_map(|source| source.pipe.as_ref());
-        let mut polled: Vec<PollFd<'_>> =
-            pipes.map(AsFd::as_fd).chain([self.signals.as_fd()]).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let mut polled: Vec<PollFd<'_>> = pipes
+            .map(AsFd::as_fd)
+            .chain([self.signals.as_fd()])
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
         // Interrupted or not: the loop looks at everything.
         let _ = poll(&mut polled, timeout.as_ref());
     }

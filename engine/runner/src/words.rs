@@ -31,9 +31,10 @@ pub fn parse(line: &str) -> Option<Word> {
     let rest = rest.trim_end_matches('\r');
     match word {
         "progress" => Some(Word::Progress(progress(rest.trim()))),
-        "result" if rest.len() > MAX_RESULT_BYTES => {
-            Some(Word::BadResult(format!("a result of {} bytes is longer than {MAX_RESULT_BYTES}", rest.len())))
-        }
+        "result" if rest.len() > MAX_RESULT_BYTES => Some(Word::BadResult(format!(
+            "a result of {} bytes is longer than {MAX_RESULT_BYTES}",
+            rest.len()
+        ))),
         "result" => Some(match serde_json::from_str(rest) {
             Ok(value) => Word::Result(value),
             Err(error) => Word::BadResult(format!("a result is not JSON: {error}")),
@@ -41,7 +42,8 @@ pub fn parse(line: &str) -> Option<Word> {
         "mask" if !rest.is_empty() => Some(Word::Mask(rest.to_owned())),
         "fail" => {
             let rest = rest.trim();
-            let permanent = rest.strip_prefix("permanent").filter(|rest| rest.is_empty() || rest.starts_with(' '));
+            let permanent =
+                rest.strip_prefix("permanent").filter(|rest| rest.is_empty() || rest.starts_with(' '));
             let message = permanent.unwrap_or(rest).trim().to_owned();
             Some(Word::Fail(Failure { permanent: permanent.is_some(), message }))
         }
@@ -79,7 +81,8 @@ mod tests {
         let progress = |fraction, done, total, message: &str| {
             Some(Word::Progress(Progress { fraction, done, total, message: message.into() }))
         };
-        let fail = |permanent, message: &str| Some(Word::Fail(Failure { permanent, message: message.into() }));
+        let fail =
+            |permanent, message: &str| Some(Word::Fail(Failure { permanent, message: message.into() }));
         assert_eq!(parse("::progress 3/10 third step"), progress(Some(0.3), Some(3), Some(10), "third step"));
         assert_eq!(parse("::progress 45% nearly"), progress(Some(0.45), None, None, "nearly"));
         assert_eq!(parse("::progress installing now"), progress(None, None, None, "installing now"));

@@ -41,7 +41,12 @@ impl Queue {
         Ok(others)
     }
 
-    async fn request_cancel(&self, id: TaskId, reason: &str, caused_by: Option<TaskId>) -> Result<bool, Error> {
+    async fn request_cancel(
+        &self,
+        id: TaskId,
+        reason: &str,
+        caused_by: Option<TaskId>,
+    ) -> Result<bool, Error> {
         loop {
             let mut draft = self.draft();
             let task = draft.task(id).await?;
@@ -134,7 +139,8 @@ impl Queue {
         loop {
             let page = self.store.list(&query).await.map_err(records::storage_error)?;
             for record in &page.records {
-                let id = record.key.id.parse::<TaskId>().map_err(|error| Error::internal(error.to_string()))?;
+                let id =
+                    record.key.id.parse::<TaskId>().map_err(|error| Error::internal(error.to_string()))?;
                 children.push(id);
             }
             match page.next {

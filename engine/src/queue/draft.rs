@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 
 use chrono::Utc;
+use orchestrator_protocol::Error;
 use orchestrator_protocol::event::TaskEvent;
 use orchestrator_protocol::state::{Transition, apply};
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus, Work};
-use orchestrator_protocol::Error;
 use orchestrator_storage::{Expect, Fields, Key, Operation, Revision, StoreError, Table};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -78,7 +78,8 @@ impl Draft<'_> {
 
     async fn find(&mut self, id: TaskId) -> Result<Option<&mut Drafted>, Error> {
         if !self.tasks.contains_key(&id) {
-            let record = self.queue.store.get(&records::task_key(id)).await.map_err(records::storage_error)?;
+            let record =
+                self.queue.store.get(&records::task_key(id)).await.map_err(records::storage_error)?;
             let Some(record) = record else { return Ok(None) };
             let task: Task = records::read(&record)?;
             let read = Some((record.revision, task.status));
@@ -136,7 +137,12 @@ impl Draft<'_> {
         }
     }
 
-    async fn count_in_parent(&mut self, parent: TaskId, from: TaskStatus, to: TaskStatus) -> Result<(), Error> {
+    async fn count_in_parent(
+        &mut self,
+        parent: TaskId,
+        from: TaskStatus,
+        to: TaskStatus,
+    ) -> Result<(), Error> {
         let workflow = self.task(parent).await?;
         let Work::Workflow(mut summary) = workflow.work else {
             return Err(Error::internal(format!("{parent} has tasks and is no workflow")));
@@ -150,7 +156,9 @@ impl Draft<'_> {
         let step = match (status, summary.outcome()) {
             (TaskStatus::Pending, None) if to == TaskStatus::Running => Some(Transition::Start),
             (TaskStatus::Failed | TaskStatus::Cancelled, None) => Some(Transition::Revive),
-            (TaskStatus::Pending | TaskStatus::Running, Some(TaskStatus::Cancelled)) => Some(Transition::Cancel),
+            (TaskStatus::Pending | TaskStatus::Running, Some(TaskStatus::Cancelled)) => {
+                Some(Transition::Cancel)
+            }
             (TaskStatus::Running, Some(TaskStatus::Completed)) => Some(Transition::Complete),
             (TaskStatus::Running, Some(_)) => Some(Transition::Fail),
             _ => None,
@@ -173,7 +181,9 @@ impl Draft<'_> {
     pub async fn take_lock(&mut self, name: &str, holder: TaskId) -> Result<(), Error> {
         let key = lock_key(name);
         match self.queue.store.get(&key).await.map_err(records::storage_error)? {
-            None => self.operation(records::put(key, Fields::default(), &LockRecord { holder }, Expect::Absent)?),
+            None => {
+                self.operation(records::put(key, Fields::default(), &LockRecord { holder }, Expect::Absent)?)
+            }
             Some(record) => {
                 let held: LockRecord = records::read(&record)?;
                 if held.holder != holder {
@@ -210,12 +220,7 @@ impl Draft<'_> {
 impl Queue {
     /// An empty unit of work.
     pub fn draft(&self) -> Draft<'_> {
-        Draft {
-            queue: self,
-            tasks: BTreeMap::new(),
-            operations: Vec::new(),
-            released: Vec::new(),
-        }
+        Draft { queue: self, tasks: BTreeMap::new(), operations: Vec::new(), released: Vec::new() }
     }
 
     /// Commits a unit of work: `None` when another commit came first, and it must be done again on what

@@ -26,7 +26,10 @@ impl Queue {
             reasons.extend(self.reasons(task, obstacle).await?);
         }
         if *self.mode.borrow() != EngineMode::Active {
-            reasons.push(reason(ReasonKind::Draining, "the engine takes nothing new: it is about to stop".into()));
+            reasons.push(reason(
+                ReasonKind::Draining,
+                "the engine takes nothing new: it is about to stop".into(),
+            ));
         }
         let health = self.store.health().await;
         if !health.writable {
@@ -50,7 +53,8 @@ impl Queue {
                 let mut reasons = Vec::new();
                 for id in ids {
                     let dependency = self.task(id).await?;
-                    let message = format!("it runs after '{}', which is {}", dependency.name, dependency.status);
+                    let message =
+                        format!("it runs after '{}', which is {}", dependency.name, dependency.status);
                     reasons.push(Reason { task: Some(id), ..reason(ReasonKind::Dependency, message) });
                 }
                 return Ok(reasons);
@@ -70,7 +74,8 @@ impl Queue {
                 Reason { task: Some(holder), ..reason(ReasonKind::Lock, message) }
             }
             Obstacle::GroupFull { limit } => {
-                let message = format!("group '{}' runs {limit} attempts at once, and all are under way", task.group);
+                let message =
+                    format!("group '{}' runs {limit} attempts at once, and all are under way", task.group);
                 reason(ReasonKind::GroupLimit, message)
             }
             Obstacle::Paused => {
@@ -78,7 +83,8 @@ impl Queue {
             }
             Obstacle::GroupPaused => {
                 let group = &task.group;
-                let message = format!("group '{group}' is paused: `orchestrator task resume --group {group}` goes on");
+                let message =
+                    format!("group '{group}' is paused: `orchestrator task resume --group {group}` goes on");
                 reason(ReasonKind::Paused, message)
             }
             Obstacle::Turn { before: 0 } => reason(ReasonKind::Turn, "it is the next of its group".into()),
@@ -92,7 +98,9 @@ impl Queue {
 fn why_running(task: &Task) -> Reason {
     let message = match (&task.work, &task.cancel) {
         (_, Some(cancel)) => format!("it is being called off: {}", cancel.reason),
-        (Work::Workflow(summary), None) => format!("{} of {} tasks have ended", summary.ended(), summary.total),
+        (Work::Workflow(summary), None) => {
+            format!("{} of {} tasks have ended", summary.ended(), summary.total)
+        }
         (_, None) => format!("attempt {} is under way", task.attempt),
     };
     reason(ReasonKind::Running, message)
@@ -104,7 +112,10 @@ fn why_ended(task: &Task) -> Reason {
         (None, TaskStatus::Completed) => format!("it completed with attempt {}", task.attempt),
         (None, status) => format!("it is {status}"),
     };
-    Reason { task: task.cancel.as_ref().and_then(|cancel| cancel.caused_by), ..reason(ReasonKind::Ended, message) }
+    Reason {
+        task: task.cancel.as_ref().and_then(|cancel| cancel.caused_by),
+        ..reason(ReasonKind::Ended, message)
+    }
 }
 
 fn reason(kind: ReasonKind, message: String) -> Reason {

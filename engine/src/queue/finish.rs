@@ -83,7 +83,9 @@ impl Queue {
     pub async fn finish(&self, id: TaskId, fence: u64, ending: &Ending) -> Result<(), Error> {
         loop {
             let mut draft = self.draft();
-            let Some(group_slot) = self.draft_ending(&mut draft, id, fence, ending).await? else { return Ok(()) };
+            let Some(group_slot) = self.draft_ending(&mut draft, id, fence, ending).await? else {
+                return Ok(());
+            };
             crate::fault::point("finish.before_commit");
             if self.commit(draft).await?.is_some() {
                 crate::fault::point("finish.after_commit");
@@ -132,7 +134,8 @@ impl Queue {
             }
             Verdict::Retry(wait) => {
                 edited.last_error = ending.error.clone();
-                edited.next_attempt_at = Some(Utc::now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX));
+                edited.next_attempt_at =
+                    Some(Utc::now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX));
                 Transition::RetryLater
             }
         };
@@ -165,7 +168,11 @@ impl Queue {
     }
 
     /// Gives back what an attempt holds by itself: its slot, and its own lock.
-    async fn draft_release(&self, draft: &mut Draft<'_>, task: &Task) -> Result<Option<(String, u32)>, Error> {
+    async fn draft_release(
+        &self,
+        draft: &mut Draft<'_>,
+        task: &Task,
+    ) -> Result<Option<(String, u32)>, Error> {
         if let Some(lock) = &task.lock
             && holder(task) == task.id
         {

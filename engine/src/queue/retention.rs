@@ -17,7 +17,11 @@ const ENDED: [TaskStatus; 3] = [TaskStatus::Completed, TaskStatus::Failed, TaskS
 
 impl Queue {
     /// Removes what has had its time, and returns the tasks that are gone, so that their logs can go too.
-    pub async fn retain(&self, settings: &RetentionSettings, now: DateTime<Utc>) -> Result<Vec<TaskId>, Error> {
+    pub async fn retain(
+        &self,
+        settings: &RetentionSettings,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<TaskId>, Error> {
         let mut removed = Vec::new();
         self.remove_keys(now).await?;
         let cutoff = now - TimeDelta::days(i64::from(settings.max_age_days));
@@ -38,7 +42,8 @@ impl Queue {
     }
 
     async fn remove_tasks(&self, filter: Filter, most: u64, removed: &mut Vec<TaskId>) -> Result<(), Error> {
-        let mut query = Query { table: Table::Task, filter, order: Order::OldestFirst, after: None, limit: PAGE };
+        let mut query =
+            Query { table: Table::Task, filter, order: Order::OldestFirst, after: None, limit: PAGE };
         let mut left = most;
         while left > 0 {
             let page = self.store.list(&query).await.map_err(records::storage_error)?;
@@ -66,7 +71,8 @@ impl Queue {
             return Ok(true);
         }
         if let Some(parent) = task.parent
-            && let Some(record) = self.store.get(&records::task_key(parent)).await.map_err(records::storage_error)?
+            && let Some(record) =
+                self.store.get(&records::task_key(parent)).await.map_err(records::storage_error)?
             && !records::read::<Task>(&record)?.status.is_final()
         {
             return Ok(true);
@@ -91,17 +97,24 @@ impl Queue {
     async fn remove_keys(&self, now: DateTime<Utc>) -> Result<(), Error> {
         let before = Some((now - KEY_LIFETIME).timestamp_millis());
         let filter = Filter { created_before_ms: before, ..Filter::default() };
-        let mut query =
-            Query { table: Table::IdempotencyKey, filter, order: Order::OldestFirst, after: None, limit: PAGE };
+        let mut query = Query {
+            table: Table::IdempotencyKey,
+            filter,
+            order: Order::OldestFirst,
+            after: None,
+            limit: PAGE,
+        };
         loop {
             let page = self.store.list(&query).await.map_err(records::storage_error)?;
             for record in &page.records {
                 let task = record.fields.parent.as_deref().and_then(|id| id.parse::<TaskId>().ok());
                 let ended = match task {
-                    Some(id) => match self.store.get(&records::task_key(id)).await.map_err(records::storage_error)? {
-                        Some(task) => records::read::<Task>(&task)?.completed_at,
-                        None => Some(DateTime::UNIX_EPOCH),
-                    },
+                    Some(id) => {
+                        match self.store.get(&records::task_key(id)).await.map_err(records::storage_error)? {
+                            Some(task) => records::read::<Task>(&task)?.completed_at,
+                            None => Some(DateTime::UNIX_EPOCH),
+                        }
+                    }
                     None => Some(DateTime::UNIX_EPOCH),
                 };
                 if ended.is_some_and(|time| time + KEY_LIFETIME <= now) {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use chrono::{TimeDelta, Utc};
 use orchestrator_protocol::submit::{NewTask, ServersRequest, SubmitRequest, Submitted, SubmittedTask};
 use orchestrator_protocol::task::{
-    Action, AttemptOutcome, Command, Program, RetryPolicy, SecretReference, Task, TaskDefaults, TaskId, TaskStatus, Work, WorkerCall,
-    Workflow,
+    Action, AttemptOutcome, Command, Program, RetryPolicy, SecretReference, Task, TaskDefaults, TaskId,
+    TaskStatus, Work, WorkerCall, Workflow,
 };
 use orchestrator_protocol::{Error, name};
 use orchestrator_storage::{Expect, Fields, Key, Table};
@@ -51,7 +51,11 @@ impl Queue {
 
     /// Queues the creation of servers: a workflow with one task for each. Without names, a first task
     /// asks the provisioning program for them, and a step of the engine adds the others.
-    pub async fn create_servers(&self, principal: &str, request: &ServersRequest) -> Result<Submitted, Error> {
+    pub async fn create_servers(
+        &self,
+        principal: &str,
+        request: &ServersRequest,
+    ) -> Result<Submitted, Error> {
         let (tasks, submitted) = self.plan_servers(request)?;
         self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
     }
@@ -134,9 +138,11 @@ impl Queue {
         if let Some(record) = self.store.get(&record_key).await.map_err(records::storage_error)? {
             let used: KeyRecord = records::read(&record)?;
             if used.request != digest {
-                return Err(Error::conflict(format!("the idempotency key '{key}' was used for another request"))
-                    .with_help("use a key of its own for each request")
-                    .with_field("idempotency_key"));
+                return Err(Error::conflict(format!(
+                    "the idempotency key '{key}' was used for another request"
+                ))
+                .with_help("use a key of its own for each request")
+                .with_field("idempotency_key"));
             }
             return Ok(Some(Submitted { existed: true, ..used.submitted }));
         }
@@ -186,14 +192,16 @@ impl Queue {
             .with_field("tasks"));
         }
         if let Some(key) = &request.idempotency_key {
-            name::word("idempotency key", key).map_err(|error| Error::from(error).with_field("idempotency_key"))?;
+            name::word("idempotency key", key)
+                .map_err(|error| Error::from(error).with_field("idempotency_key"))?;
         }
         let names = names(&request.tasks)?;
         let after = graph::resolve(
             names.iter().zip(&request.tasks).map(|(name, task)| (name.as_str(), task.after.as_slice())),
         )
         .map_err(graph_error)?;
-        let workflow = request.workflow.as_deref().map(|name| self.new_workflow(name, request)).transpose()?;
+        let workflow =
+            request.workflow.as_deref().map(|name| self.new_workflow(name, request)).transpose()?;
         let ids: Vec<TaskId> = request.tasks.iter().map(|_| TaskId::generate()).collect();
         let mut tasks = Vec::with_capacity(ids.len() + 1);
         for (index, new) in request.tasks.iter().enumerate() {
@@ -206,8 +214,10 @@ impl Queue {
             task.parent = workflow.as_ref().map(|workflow| workflow.id);
             tasks.push(task);
         }
-        let listed =
-            tasks.iter().map(|task| SubmittedTask { id: task.id, name: task.name.clone() }).collect::<Vec<_>>();
+        let listed = tasks
+            .iter()
+            .map(|task| SubmittedTask { id: task.id, name: task.name.clone() })
+            .collect::<Vec<_>>();
         let id = match (&workflow, listed.as_slice()) {
             (Some(workflow), _) => Some(workflow.id),
             (None, [only]) => Some(only.id),
@@ -237,8 +247,10 @@ impl Queue {
         for (label, value) in &new.labels {
             name::word("label", label).map_err(|error| Error::from(error).with_field("labels"))?;
             if value.len() > 200 || value.chars().any(char::is_control) {
-                return Err(Error::invalid(format!("the value of label '{label}' is longer than 200 bytes or not text"))
-                    .with_field("labels"));
+                return Err(Error::invalid(format!(
+                    "the value of label '{label}' is longer than 200 bytes or not text"
+                ))
+                .with_field("labels"));
             }
         }
         let command = Command {
@@ -263,7 +275,8 @@ impl Queue {
     }
 
     fn plan_servers(&self, request: &ServersRequest) -> Result<(Vec<Task>, Submitted), Error> {
-        name::dns_label("infra name", &request.infra).map_err(|error| Error::from(error).with_field("infra"))?;
+        name::dns_label("infra name", &request.infra)
+            .map_err(|error| Error::from(error).with_field("infra"))?;
         for (index, server) in request.servers.iter().enumerate() {
             let field = || format!("servers[{index}]");
             name::dns_label("server name", server).map_err(|error| Error::from(error).with_field(field()))?;
@@ -272,17 +285,21 @@ impl Queue {
             }
         }
         if request.servers.len() > MAX_TASKS {
-            return Err(Error::invalid(format!("more than {MAX_TASKS} servers at once")).with_field("servers"));
+            return Err(
+                Error::invalid(format!("more than {MAX_TASKS} servers at once")).with_field("servers")
+            );
         }
         if let Some(key) = &request.idempotency_key {
-            name::word("idempotency key", key).map_err(|error| Error::from(error).with_field("idempotency_key"))?;
+            name::word("idempotency key", key)
+                .map_err(|error| Error::from(error).with_field("idempotency_key"))?;
         }
         check_environment(&request.env)?;
         check_secrets(&request.secrets)?;
         let cwd = working_directory(request.cwd.as_deref())?;
         let settings = readable_file("settings", &cwd, &request.settings)?;
-        let text = fs::read(&settings)
-            .map_err(|error| Error::invalid(format!("the settings file {settings} cannot be read: {error}")))?;
+        let text = fs::read(&settings).map_err(|error| {
+            Error::invalid(format!("the settings file {settings} cannot be read: {error}"))
+        })?;
         let call = |operation: [&str; 2]| WorkerCall {
             operation: operation.map(String::from).to_vec(),
             names: Vec::new(),
@@ -306,18 +323,29 @@ impl Queue {
             workflow.lock = Some(format!("infra:{}", request.infra));
         }
         let mut tasks: Vec<Task> = if request.servers.is_empty() {
-            let names = self.worker_task(&workflow, &format!("servers of {}", request.infra), call(["server", "names"]), &defaults);
-            let action = Action::AddServers { names_from: names.id, call: create, defaults: Box::new(defaults) };
+            let names = self.worker_task(
+                &workflow,
+                &format!("servers of {}", request.infra),
+                call(["server", "names"]),
+                &defaults,
+            );
+            let action =
+                Action::AddServers { names_from: names.id, call: create, defaults: Box::new(defaults) };
             let mut add = self.new_task("add servers", Work::Action(action), &request.infra);
             add.parent = Some(workflow.id);
             add.priority = workflow.priority;
             add.depends_on = vec![names.id];
             vec![names, add]
         } else {
-            request.servers.iter().map(|server| self.server_task(&workflow, server, &create, &defaults)).collect()
+            request
+                .servers
+                .iter()
+                .map(|server| self.server_task(&workflow, server, &create, &defaults))
+                .collect()
         };
         workflow.work = Work::Workflow(Workflow { total: tasks.len() as u64, ..Workflow::default() });
-        let listed = tasks.iter().map(|task| SubmittedTask { id: task.id, name: task.name.clone() }).collect();
+        let listed =
+            tasks.iter().map(|task| SubmittedTask { id: task.id, name: task.name.clone() }).collect();
         let submitted = Submitted { id: Some(workflow.id), tasks: listed, existed: false };
         tasks.push(workflow);
         Ok((tasks, submitted))
@@ -390,8 +418,11 @@ impl Queue {
     fn checked_retry(&self, retry: Option<RetryPolicy>) -> Result<RetryPolicy, Error> {
         let retry = retry.unwrap_or(self.options.retry);
         if retry.max_retries > MAX_RETRIES {
-            return Err(Error::invalid(format!("{} retries are asked for, and {MAX_RETRIES} are allowed", retry.max_retries))
-                .with_field("retry.max_retries"));
+            return Err(Error::invalid(format!(
+                "{} retries are asked for, and {MAX_RETRIES} are allowed",
+                retry.max_retries
+            ))
+            .with_field("retry.max_retries"));
         }
         Ok(retry)
     }
@@ -405,14 +436,13 @@ fn default_group() -> String {
 fn names(tasks: &[NewTask]) -> Result<Vec<String>, Error> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let given = |task: &NewTask| task.name.clone();
-    let stem = |task: &NewTask| Path::new(&task.script).file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let unnamed: HashMap<String, usize> = tasks.iter().filter(|task| task.name.is_none()).fold(
-        HashMap::new(),
-        |mut counts, task| {
+    let stem =
+        |task: &NewTask| Path::new(&task.script).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let unnamed: HashMap<String, usize> =
+        tasks.iter().filter(|task| task.name.is_none()).fold(HashMap::new(), |mut counts, task| {
             *counts.entry(stem(task).unwrap_or_default()).or_default() += 1;
             counts
-        },
-    );
+        });
     tasks
         .iter()
         .enumerate()
@@ -421,7 +451,11 @@ fn names(tasks: &[NewTask]) -> Result<Vec<String>, Error> {
                 let stem = stem(task).unwrap_or_default();
                 let number = seen.entry(stem.clone()).or_default();
                 *number += 1;
-                if unnamed.get(&stem).is_some_and(|count| *count > 1) { format!("{stem}-{number}") } else { stem }
+                if unnamed.get(&stem).is_some_and(|count| *count > 1) {
+                    format!("{stem}-{number}")
+                } else {
+                    stem
+                }
             });
             name::word("task name", &chosen)
                 .map_err(|error| Error::from(error).with_field(format!("tasks[{index}].name")))?;
@@ -446,10 +480,12 @@ fn working_directory(cwd: Option<&str>) -> Result<PathBuf, Error> {
             .map_err(|error| Error::internal(format!("the engine's working directory is gone: {error}")))?,
     };
     if !path.is_absolute() {
-        return Err(Error::invalid(format!("the working directory '{}' is not absolute", path.display())).with_field("cwd"));
+        return Err(Error::invalid(format!("the working directory '{}' is not absolute", path.display()))
+            .with_field("cwd"));
     }
     if !path.is_dir() {
-        return Err(Error::invalid(format!("the working directory {} does not exist", path.display())).with_field("cwd"));
+        return Err(Error::invalid(format!("the working directory {} does not exist", path.display()))
+            .with_field("cwd"));
     }
     Ok(path)
 }
@@ -490,7 +526,9 @@ fn check_secrets(secrets: &BTreeMap<String, SecretReference>) -> Result<(), Erro
 
 fn checked_timeout(timeout_ms: Option<u64>) -> Result<Option<u64>, Error> {
     match timeout_ms {
-        Some(0) => Err(Error::invalid("a timeout of 0 would end every attempt at once").with_field("timeout_ms")),
+        Some(0) => {
+            Err(Error::invalid("a timeout of 0 would end every attempt at once").with_field("timeout_ms"))
+        }
         other => Ok(other),
     }
 }

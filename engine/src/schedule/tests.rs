@@ -61,7 +61,8 @@ fn a_paused_or_full_group_hides_nobody() {
 #[test]
 fn a_lock_lets_in_the_tasks_of_one_holder() {
     let mut schedule = Schedule::default();
-    let locked = |number, holder| Entry { lock: Some("infra".into()), holder: id(holder), ..entry(number, "g", 0) };
+    let locked =
+        |number, holder| Entry { lock: Some("infra".into()), holder: id(holder), ..entry(number, "g", 0) };
     schedule.insert(locked(1, 100));
     schedule.insert(locked(2, 200));
     schedule.insert(locked(3, 100));

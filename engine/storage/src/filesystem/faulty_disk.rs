@@ -106,11 +106,20 @@ impl NameChange {
         }
     }
 
-    fn undo(&self) -> io::Result<()> {
+    /// Brings the names back to before, and notes what of the files is durable then.
+    fn undo(&self, durable: &mut HashMap<PathBuf, Durable>) -> io::Result<()> {
         match self {
-            NameChange::Created(path) => std::fs::remove_file(path),
-            NameChange::Removed { path, content } => std::fs::write(path, content),
+            NameChange::Created(path) => {
+                durable.remove(path);
+                std::fs::remove_file(path)
+            }
+            NameChange::Removed { path, content } => {
+                durable.remove(path);
+                std::fs::write(path, content)
+            }
             NameChange::Renamed { from, to, replaced } => {
+                let moved = durable.remove(to).unwrap_or_default();
+                durable.insert(from.clone(), moved);
                 std::fs::rename(to, from)?;
                 replaced.as_ref().map_or(Ok(()), |content| std::fs::write(to, content))
             }
@@ -189,7 +198,7 @@ impl FaultyDisk {
             }
         }
         for change in undo.iter().rev() {
-            change.undo()?;
+            change.undo(&mut state.durable)?;
         }
         for (path, Durable { length: synced, .. }) in state.durable.drain() {
             let length = match std::fs::metadata(&path) {

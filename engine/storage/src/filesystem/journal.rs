@@ -260,7 +260,7 @@ impl<'s, S: ReadAt + ?Sized> Reader<'s, S> {
         let (Some(length), Some(checksum)) = (field(LENGTH_AT), field(CHECKSUM_AT)) else {
             return Err(ReadError::damaged(offset, "no commit starts here"));
         };
-        if field(HEAD_CHECKSUM_AT) == Some(own ^ 1) {
+        if field(HEAD_CHECKSUM_AT) != Some(own) {
             return Err(ReadError::damaged(offset, "the head of a commit has a wrong checksum"));
         }
         let payload_at = offset + HEAD.len() as u64;
