@@ -1,5 +1,5 @@
 //! What the queue promises, seen from outside: a real engine, real processes.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -505,8 +505,7 @@ impl<'a> Supervision<'a> {
     /// Reads what is left in the pipes: all writers are gone.
     fn drain(&mut self) {
         for index in 0..self.sources.len() {
-            loop {
-                let Some(pipe) = &self.sources[index].pipe else { break };
+            while let Some(pipe) = &self.sources[index].pipe {
                 let mut polled = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
                 let now = Timespec { tv_sec: 0, tv_nsec: 0 };
                 if !poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0) {

@@ -47,12 +47,14 @@ pub trait Harness: Send + Sync + 'static {
     async fn open(&self) -> Arc<dyn Store>;
 }
 
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One case of the suite.
 #[derive(Clone, Copy)]
 pub struct Case {
     /// What it shows.
     pub name: &'static str,
-    run: fn(Arc<dyn Harness>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    run: fn(Arc<dyn Harness>) -> Running,
 }
 
 impl Case {

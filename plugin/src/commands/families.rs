@@ -1,0 +1,94 @@
+//! The commands that only have subcommands: they show their help.
+
+use nu_plugin::{EngineInterface, EvaluatedCall, PluginCommand};
+use nu_protocol::{LabeledError, PipelineData, Signature, Type, Value};
+
+use super::category;
+use crate::plugin::Orchestrator;
+
+struct Family {
+    name: &'static str,
+    description: &'static str,
+    extra_description: &'static str,
+    search_terms: &'static [&'static str],
+}
+
+const FAMILIES: [Family; 4] = [
+    Family {
+        name: "orchestrator",
+        description: "Run provisioning scripts in a durable background queue.",
+        extra_description: "An engine in the background holds the queue and runs the scripts, in parallel and with a \
+memory; these commands talk to it. It is started when it is needed.
+
+The engine is looked for by --socket, --data-dir, $env.ORCHESTRATOR_SOCKET, then the settings below, then in your \
+state directory. Settings, all optional:
+
+    $env.config.plugins.orchestrator = {
+        data_dir: ~/.local/state/orchestrator  # where the engine keeps its queue
+        socket: /run/orchestrator.sock         # an engine that somebody else looks after
+        engine: /opt/orchestrator              # its program
+        auto_start: true                       # start it when a command needs it
+        args: [--max-parallel 8]               # more arguments for it
+    }",
+        search_terms: &["queue", "provisioning", "background", "job", "workflow"],
+    },
+    Family {
+        name: "orchestrator task",
+        description: "Submit tasks, follow them, and decide what becomes of them.",
+        extra_description: "A task runs one script. It is Pending, Running, Completed, Failed or Cancelled; a failed \
+attempt is repeated, and a task is Failed only when no attempt is left.",
+        search_terms: &["job", "queue", "run", "background"],
+    },
+    Family {
+        name: "orchestrator workflow",
+        description: "Submit tasks that belong together.",
+        extra_description: "A workflow is a task whose work is other tasks: it can be waited for, cancelled and \
+retried like any other.",
+        search_terms: &["graph", "pipeline", "dag"],
+    },
+    Family {
+        name: "orchestrator workflow server",
+        description: "Workflows over the servers of a settings file.",
+        extra_description: "",
+        search_terms: &["machine", "vm", "host"],
+    },
+];
+
+/// The families.
+pub fn all() -> impl Iterator<Item = Box<dyn PluginCommand<Plugin = Orchestrator>>> {
+    FAMILIES.into_iter().map(|family| Box::new(family) as Box<_>)
+}
+
+impl PluginCommand for Family {
+    type Plugin = Orchestrator;
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> Signature {
+        Signature::build(self.name).category(category()).input_output_type(Type::Nothing, Type::String)
+    }
+
+    fn description(&self) -> &str {
+        self.description
+    }
+
+    fn extra_description(&self) -> &str {
+        self.extra_description
+    }
+
+    fn search_terms(&self) -> Vec<&str> {
+        self.search_terms.to_vec()
+    }
+
+    fn run(
+        &self,
+        _: &Orchestrator,
+        engine: &EngineInterface,
+        call: &EvaluatedCall,
+        _: PipelineData,
+    ) -> Result<PipelineData, LabeledError> {
+        Ok(PipelineData::value(Value::string(engine.get_help()?, call.head), None))
+    }
+}

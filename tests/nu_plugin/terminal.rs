@@ -1,0 +1,74 @@
+//! The user at the keyboard: Ctrl-C, and the line that shows how far things are.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::shell::{Running, Shell, bounded};
+
+#[test]
+fn ctrl_c_stops_following_and_not_the_task() {
+    let Some(shell) = Shell::new() else { return };
+    shell.waiting_script("long.nu");
+    let id = shell.text("(orchestrator task submit long.nu).id");
+    for flags in ["--raw", ""] {
+        let line = format!("orchestrator task logs {id} --follow {flags} | each {{ |line| print $\"saw ($line)\" }}");
+        let line = if flags.is_empty() { line } else { format!("orchestrator task logs {id} --follow --raw") };
+        let following = Running::start(&shell, &line);
+        assert!(following.line().contains("ready"));
+        following.interrupt();
+        following.end();
+        assert_eq!(shell.value(&format!("(orchestrator task get {id}).status")), json!("Running"));
+    }
+    shell.go();
+    assert_eq!(shell.value(&format!("(orchestrator task wait {id}).status")), json!("Completed"));
+}
+
+#[test]
+fn ctrl_c_stops_waiting_and_not_the_task() {
+    let Some(shell) = Shell::new() else { return };
+    shell.waiting_script("long.nu");
+    let id = shell.text("(orchestrator task submit long.nu).id");
+    for line in [
+        format!("print waiting; orchestrator task wait {id}"),
+        "print waiting; orchestrator task submit long.nu --wait".to_owned(),
+    ] {
+        let waiting = Running::start(&shell, &line);
+        assert_eq!(waiting.line(), "waiting");
+        shell.text(&format!("while (orchestrator task get {id}).status == Pending {{ sleep 5ms }}"));
+        waiting.interrupt();
+        waiting.end();
+    }
+    shell.go();
+    let ended = shell.value("orchestrator task list | orchestrator task wait | get status | uniq");
+    assert_eq!(ended, json!(["Completed"]));
+}
+
+/// What a terminal is sent when a line runs on it.
+fn on_a_terminal(shell: &Shell, line: &str) -> String {
+    let nu = shell.command(line);
+    let words: Vec<String> = std::iter::once(nu.get_program())
+        .chain(nu.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', "'\\''")))
+        .collect();
+    let mut terminal = Command::new("script");
+    shell.prepare(&mut terminal);
+    terminal.args(["-q", "-e", "-c"]).arg(words.join(" ")).arg("/dev/null");
+    let output = bounded(terminal);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_wiped_and_nowhere_else() {
+    let Some(shell) = Shell::new() else { return };
+    shell.script("work.nu", "    print '::progress 1/4 pulling image'\n    sleep 300ms");
+    let line = "(orchestrator task submit work.nu --wait).status";
+    let seen = on_a_terminal(&shell, line);
+    assert!(seen.contains("work: running, 25 %, pulling image"), "{seen:?}");
+    let after_the_line = seen.rsplit("\x1b[2K").next().unwrap();
+    assert_eq!(after_the_line.trim(), "Completed");
+    let piped = shell.run(line);
+    assert_eq!(String::from_utf8_lossy(&piped.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&piped.stdout).trim(), "Completed");
+}
