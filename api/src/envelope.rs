@@ -2,14 +2,15 @@
 //!
 //! `{"success": true, "data": …, "error": null}`, or `{"success": false, "data": null, "error": "what
 //! was wrong", "code": "not_found", "details": {"help": …, "field": …}}`. The status code says the
-//! same. A list has `cursor` beside `data`.
+//! same. A list has `cursor` beside `data`, null on its last page; a query that was not understood has
+//! `details.parameters`.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use orchestrator_protocol::{Error, ErrorCode};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// How long a client should wait before it asks again, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -46,8 +47,11 @@ impl<T: Serialize> IntoResponse for Envelope<T> {
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
-    error: Error,
+    code: &'static str,
+    message: String,
+    details: Map<String, Value>,
     data: Value,
+    closes: bool,
 }
 
 impl ApiError {
@@ -66,6 +70,16 @@ impl ApiError {
         Error::new(ErrorCode::Forbidden, message).into()
     }
 
+    /// Too many bytes.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Error::new(ErrorCode::TooLarge, message).into()
+    }
+
+    /// Not now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Error::unavailable(message).into()
+    }
+
     /// A fault of ours. The message is for the log.
     pub fn internal(message: impl Into<String>) -> Self {
         Error::internal(message).into()
@@ -73,7 +87,23 @@ impl ApiError {
 
     /// There is such a thing, but not for this method.
     pub fn method_not_allowed(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, ..Self::malformed(message) }
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            code: "method_not_allowed",
+            ..Self::malformed(message)
+        }
+    }
+
+    /// What is wrong with a request that is nothing but a query is that it cannot be read: there is no
+    /// body that could be understood and mean nothing.
+    #[must_use]
+    pub fn in_query(self) -> Self {
+        match self.status {
+            StatusCode::UNPROCESSABLE_ENTITY => {
+                Self { status: StatusCode::BAD_REQUEST, code: "malformed", ..self }
+            }
+            _ => self,
+        }
     }
 
     /// Adds data, for an answer that is more than an error.
@@ -82,46 +112,68 @@ impl ApiError {
         self.data = data;
         self
     }
+
+    /// Adds something that a person or a program can go by.
+    #[must_use]
+    pub fn with_detail(mut self, name: &str, detail: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), detail.into());
+        self
+    }
+
+    /// Ends the connection with this answer.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.closes = true;
+        self
+    }
 }
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        let status = match error.code {
-            ErrorCode::Malformed => StatusCode::BAD_REQUEST,
-            ErrorCode::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorCode::NotFound => StatusCode::NOT_FOUND,
-            ErrorCode::Conflict => StatusCode::CONFLICT,
-            ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
-            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
-            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::VersionMismatch | ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+        let (status, code) = match error.code {
+            ErrorCode::Malformed => (StatusCode::BAD_REQUEST, "malformed"),
+            ErrorCode::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            ErrorCode::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            ErrorCode::Conflict => (StatusCode::CONFLICT, "conflict"),
+            ErrorCode::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            ErrorCode::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            ErrorCode::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            ErrorCode::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many"),
+            ErrorCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            ErrorCode::VersionMismatch | ErrorCode::Internal | ErrorCode::Unknown => {
+                tracing::error!(code = ?error.code, error = error.message, "a request failed");
+                return Self {
+                    status: StatusCode::INTERNAL_SERVER_ERROR,
+                    code: "internal",
+                    message: "the engine failed; its log says more".to_owned(),
+                    details: Map::new(),
+                    data: Value::Null,
+                    closes: false,
+                };
+            }
         };
-        Self { status, error, data: Value::Null }
+        let mut details = Map::new();
+        details.extend(error.help.map(|help| ("help".to_owned(), help.into())));
+        details.extend(error.field.map(|field| ("field".to_owned(), field.into())));
+        Self { status, code, message: error.message, details, data: Value::Null, closes: false }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self { status, mut error, data } = self;
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = error.message, "a request failed");
-            error = Error::internal("the engine failed; its log says more");
-        }
-        let mut details = serde_json::Map::new();
-        details.extend(error.help.map(|help| ("help".to_owned(), help.into())));
-        details.extend(error.field.map(|field| ("field".to_owned(), field.into())));
         let body = json!({
             "success": false,
-            "data": data,
-            "error": error.message,
-            "code": error.code,
-            "details": if details.is_empty() { Value::Null } else { details.into() },
+            "data": self.data,
+            "error": self.message,
+            "code": self.code,
+            "details": if self.details.is_empty() { Value::Null } else { self.details.into() },
         });
-        let mut response = (status, Json(body)).into_response();
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        let mut response = (self.status, Json(body)).into_response();
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        if self.closes {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -1,34 +1,44 @@
-//! Connections: their limits, and the end of them.
+//! Connections: accepted, judged, served, and let go.
+//!
+//! A connection is judged once, when it is accepted: whose it is, and whether there is room. Whoever
+//! is refused is told why; by few connections at a time, so that those take nobody's place.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use orchestrator_protocol::service::Service;
-use orchestrator_protocol::socket::user_id;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service as _;
 use tracing::{debug, warn};
 
 use crate::guard::Peer;
+use crate::limits::Limits;
 use crate::{AppState, owner, router};
 
-/// How many connections are served at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 512;
-/// How long a client may take for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long requests that are under way may take at the end.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+/// How many connections are judged at once; more wait in the kernel's queue.
+const JUDGES: usize = 4;
+/// How long to wait after a failed accept. Too few files, for example: those who are connected go on.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An address that must not be served on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a loopback address: without tokens, which this release does not have, HTTP is served on loopback only")]
+#[error(
+    "{0} is not a loopback address: without tokens, which this release does not have, HTTP is served on loopback only"
+)]
 pub struct AddressError(SocketAddr);
 
 /// Whether an address may be served on: loopback only, as long as there are no tokens.
@@ -36,67 +46,186 @@ pub struct AddressError(SocketAddr);
 /// # Errors
 /// When it is any other address.
 pub fn check_address(address: SocketAddr) -> Result<(), AddressError> {
-    if address.ip().is_loopback() { Ok(()) } else { Err(AddressError(address)) }
+    if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(AddressError(address)) }
 }
 
-/// Serves until `closed` is ready; then requests that are under way are given a moment.
+/// Serves until `closed` is ready; then requests that are under way are given a moment, and cut off
+/// after it.
 ///
 /// # Errors
-/// None that concern one connection only.
+/// When the listener's address is unknown or no loopback address. None that concern one connection only.
 pub async fn serve(
     listener: TcpListener,
     service: Arc<dyn Service>,
     closed: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let router = router(AppState::new(service));
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    let mut closed = std::pin::pin!(closed);
+    serve_within(Limits::default(), listener, service, closed).await
+}
+
+/// [`serve`], with limits of the caller's.
+///
+/// # Errors
+/// As there.
+pub async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    service: Arc<dyn Service>,
+    closed: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    check_address(address).map_err(|refused| io::Error::new(io::ErrorKind::InvalidInput, refused))?;
+    let farewell = limits.farewell;
+    let door = Arc::new(Door::new(limits, service, address));
+    let connections = TaskTracker::new();
+    let mut closed = pin!(closed);
     loop {
         let accepted = async {
-            // Never closed, so there is always a permit in the end.
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (listener.accept().await, permit)
+            let judging = Arc::clone(&door.judges).acquire_owned().await;
+            match listener.accept().await {
+                Ok((stream, peer)) => Some((stream, peer, judging.ok())),
+                Err(error) => {
+                    warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    None
+                }
+            }
         };
-        let (accepted, permit) = tokio::select! {
+        tokio::select! {
             () = &mut closed => break,
-            accepted = accepted => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "a connection cannot be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let app = router.clone().layer(Extension(peer_of(&stream)));
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            let _permit = permit;
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended");
-            }
-        });
+            accepted = accepted => if let Some((stream, peer, judging)) = accepted {
+                connections.spawn(Arc::clone(&door).receive(stream, peer, judging));
+            },
+        }
     }
-    if tokio::time::timeout(CLOSE_PATIENCE, graceful.shutdown()).await.is_err() {
-        warn!("requests that were under way are given up");
+    drop(listener);
+    door.closing.cancel();
+    connections.close();
+    if tokio::time::timeout(farewell, connections.wait()).await.is_err() {
+        warn!(connections = connections.len(), "requests that were under way are given up");
+        return Ok(());
+        connections.wait().await;
     }
     Ok(())
 }
 
-fn peer_of(stream: &TcpStream) -> Peer {
-    let user = stream.peer_addr().and_then(|peer| owner::user_of(peer, stream.local_addr()?));
-    let is_owner = match user {
-        Ok(user) => user.is_some_and(|user| user == 0 || user == user_id()),
-        Err(error) => {
-            warn!(%error, "whose a connection is cannot be found out");
-            false
+/// What all connections share.
+struct Door {
+    router: Router,
+    limits: Limits,
+    judges: Arc<Semaphore>,
+    /// Places for those who are served.
+    places: Semaphore,
+    /// Places for those who are told no.
+    refusals: Semaphore,
+    /// Finish the request under way, and take no other.
+    closing: CancellationToken,
+    /// End at once.
+    cut: CancellationToken,
+}
+
+impl Door {
+    fn new(limits: Limits, service: Arc<dyn Service>, address: SocketAddr) -> Self {
+        Self {
+            router: router(AppState::new(service, address, limits.clone())),
+            judges: Arc::new(Semaphore::new(JUDGES)),
+            places: Semaphore::new(limits.connections),
+            refusals: Semaphore::new(limits.refusals),
+            limits,
+            closing: CancellationToken::new(),
+            cut: CancellationToken::new(),
         }
+    }
+
+    /// Judges a connection, and serves it to its end.
+    async fn receive(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        judging: Option<OwnedSemaphorePermit>,
+    ) {
+        let peer = judge(&stream, peer).await;
+        drop(judging);
+        let Some((peer, _place)) = self.seat(peer) else {
+            debug!("a connection is closed without a word: too many are being refused");
+            return;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "answers may be late");
+        }
+        tokio::select! {
+            () = self.converse(stream, peer) => {}
+            () = self.cut.cancelled() => {}
+        }
+    }
+
+    /// A place for a connection, among those who are served or those who are told no.
+    fn seat(&self, peer: Peer) -> Option<(Peer, SemaphorePermit<'_>)> {
+        let refused = match peer {
+            Peer::Owner => match self.places.try_acquire() {
+                Ok(place) => return Some((Peer::Owner, place)),
+                Err(_) => Peer::OneTooMany,
+            },
+            refused => refused,
+        };
+        self.refusals.try_acquire().ok().map(|place| (refused, place))
+    }
+
+    /// Answers the requests of a connection.
+    async fn converse(&self, stream: TcpStream, peer: Peer) {
+        let answer = service_fn(|request: hyper::Request<Incoming>| {
+            let mut router = self.router.clone();
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head)
+            .max_buf_size(self.limits.head_bytes)
+            .serve_connection(TokioIo::new(stream), answer);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "a connection ended");
+        }
+    }
+}
+
+/// Finds out whose a connection is, on a thread that may block.
+async fn judge(stream: &TcpStream, peer: SocketAddr) -> Peer {
+    let Ok(local) = stream.local_addr() else {
+        // It is gone already.
+        return Peer::Stranger;
     };
-    Peer { is_owner }
+    match tokio::task::spawn_blocking(move || owner::judge(peer, local)).await {
+        Ok(peer) => peer,
+        Err(error) => {
+            warn!(%error, "whose a connection is was not found out");
+            Peer::Stranger
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn only_loopback_addresses_are_served_on() {
+        for good in ["127.0.0.1:8080", "127.8.9.10:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            assert_eq!(check_address(good.parse().unwrap()), Ok(()), "{good}");
+        }
+        for bad in ["0.0.0.0:8080", "192.168.1.2:80", "[::]:8080", "[fe80::1]:80", "[::ffff:10.0.0.1]:80"] {
+            let refused = check_address(bad.parse().unwrap()).unwrap_err();
+            assert!(refused.to_string().starts_with(bad), "{refused}");
+        }
+    }
 }

@@ -78,6 +78,9 @@ pub struct Running {
 }
 
 /// The queue of one engine.
+///
+/// Its locks are held for moments, never over an `await`. Of two at once `running` or `pauses` comes
+/// before `schedule`, and nothing after `schedule`.
 pub struct Queue {
     store: Arc<dyn Store>,
     options: QueueOptions,

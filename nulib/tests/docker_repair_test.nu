@@ -114,3 +114,33 @@ export def "test create and delete at the same time leave nothing by halves" [] 
         check same ($place | docker-state | get networks | length) 1
     }
 }
+
+export def "test a network that goes between two steps is made again" [] {
+    for step in [create start] {
+        with-place {|place|
+            let real = which docker | get 0.path
+            let mark = $place.directory | path join mark
+            let shim = $place | docker-shim $"if [ \"$1\" = ($step) ] && mkdir ($mark) 2>/dev/null; then ($real) network rm ($place.infra).default; fi"
+            $place | describe-servers [{name: web-01}]
+            let answer = $place | worker [server create web-01] --with $shim
+            check so ($mark | path exists) $"the network was removed before ($step)"
+            check same [$step $answer.exit_code $answer.failure] [$step 0 null]
+            check same $answer.result.servers.0.action created
+            check same ($place | docker-state | get networks | length) 1
+            check same ($place | docker-state | get containers.networks) [[$"($place.infra).default"]]
+        }
+    }
+}
+
+export def "test servers deleted at the same time leave no network" [] {
+    for _ in 1..3 {
+        with-place {|place|
+            let names = [web-01 web-02 web-03]
+            $place | describe-servers ($names | each {|name| {name: $name} })
+            $place | worker [server create]
+            let answers = $names | par-each --threads 3 {|name| $place | worker [server delete $name] }
+            check same ($answers | each { [$in.failure $in.result.servers.0.action] } | uniq) [[null deleted]]
+            check same ($place | docker-state) {containers: [], networks: [], volumes: []}
+        }
+    }
+}

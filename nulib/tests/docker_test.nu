@@ -69,6 +69,20 @@ export def "test limits are really applied" [] {
     }
 }
 
+export def "test a limit that the kernel drops is refused" [] {
+    with-place {|place|
+        # What Docker does where the kernel has no such limit: it warns and makes the container without.
+        let shim = $place | docker-shim 'if [ "$1" = create ]; then n=$#; i=0; while [ $i -lt $n ]; do a=$1; shift; [ "$a" = --pids-limit ] && a=--label && b="dropped=$1" && shift && i=$((i+1)) && set -- "$@" "$a" "$b" || set -- "$@" "$a"; i=$((i+1)); done; fi'
+        $place | describe-servers [{name: web-01, resources: {max_processes: 50}} {name: web-02}]
+        let answer = $place | worker [server create web-01] --with $shim
+        check same [$answer.exit_code $answer.permanent] [1 true]
+        check holds $answer.failure "max_processes" "web-01"
+        check same ($place | docker-state | get containers) []
+        # The limit that nobody asked for is no reason to refuse.
+        check same ($place | worker [server create web-02] --with $shim).result.servers.0.action created
+    }
+}
+
 export def "test a disk limit is enforced or refused" [] {
     with-place {|place|
         $place | describe-servers [{name: web-01, resources: {disk_mb: 64}}]
@@ -194,7 +208,7 @@ export def "test another configuration is refused and says what differs" [] {
     }
 }
 
-export def "test somebody else's container is named and left alone" [] {
+export def "test a foreign container is named and left alone" [] {
     with-place {|place|
         $place | describe-servers [{name: web-01}]
         ^docker run --detach --name $"($place.infra).web-01" (image) sleep infinity

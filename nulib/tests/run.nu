@@ -41,7 +41,8 @@ def main [
 
 # The tests of a file. Whether they need Docker is in the file's name.
 def tests-of [file: string]: nothing -> table<name: string, file: string, needs_docker: bool> {
-    open --raw $file | decode utf-8 | parse --regex '(?m)^export def "(?P<name>test [a-z0-9 -]+)"' | each {|found|
+    open --raw $file | decode utf-8 | parse --regex '(?m)^export def "(?P<name>test [^"]+)"' | each {|found|
+        if $found.name !~ '^[a-z0-9 -]+$' { error make --unspanned {msg: $"'($found.name)' cannot be called: use a-z, 0-9, '-' and blanks"} }
         {name: $found.name, file: $file, needs_docker: ($file | path basename | str starts-with "docker")}
     }
 }

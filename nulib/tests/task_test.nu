@@ -25,7 +25,7 @@ def printed [lines: string, --with: record = {}]: nothing -> list<string> {
 }
 
 export def "test progress" [] {
-    check same (printed 'task progress "copied a" --done 3 --of 10; task progress --percent 45; task progress "x" --percent 100') ["::progress 3/10 copied a" "::progress 45%" "::progress 100% x"]
+    check same (printed 'task progress "copied a" --done 3 --of 10; task progress --percent 45; task progress "x" --percent 100; task progress "waiting"') ["::progress 3/10 copied a" "::progress 45%" "::progress 100% x" "::progress waiting"]
     for wrong in ["task progress" "task progress x --done 3" "task progress --done 3 --of 2" "task progress --done 0 --of 0" "task progress --percent 101" "task progress --percent 5 --done 1 --of 2"] {
         check same (script $wrong).exit_code 1
     }
@@ -38,8 +38,8 @@ export def "test no value breaks a line in two" [] {
             task progress $text --percent 5
             task result {text: $text}
             task result $text
-            try { task fail $text } catch { }
-            try { task fail $text --permanent } catch { }"
+            try { task fail $text } catch { null }
+            try { task fail $text --permanent } catch { null }"
         check same ($words | each { split row " " | first }) ["::progress" "::result" "::result" "::fail" "::fail"]
         check same ($words.2 | str substring 9.. | from json) $text
     }

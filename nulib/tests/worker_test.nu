@@ -5,56 +5,55 @@ use check.nu
 
 const WORKER = path self ../worker/worker.nu
 
-# A provider that keeps its servers as files.
-const FILES = '
-use task.nu
-def folder [order] { $order.server?.options?.folder? | default $env.TEST_FOLDER }
-def "main create" []: string -> nothing {
-    let order = $in | from json
-    let file = folder $order | path join $order.server.name
-    if ($file | path exists) { task result {action: unchanged}; return }
-    if $order.check { task result {action: would-create, steps: [{step: touch, file: $file}]}; return }
-    print "making it"
-    print --stderr "a warning"
-    task progress "made" --done 1 --of 1
-    touch $file
-    task result {action: created, host: $order.server.host}
+const DOCS = path self ../../docs/user/settings.md
+
+# The provider of the documentation, which keeps its servers as files.
+def documented-provider []: nothing -> string {
+    open --raw $DOCS | decode utf-8 | split row "```nu\n" | last | split row "```" | first
 }
-def "main delete" []: string -> nothing { let order = $in | from json; rm (folder $order | path join $order.server.name); task result {action: deleted} }
-def "main list" []: string -> nothing { task result {servers: (ls --short-names $env.TEST_FOLDER | each { {name: $in.name, status: running} })} }
-def main [] {}
-'
 
 def with-provider [program: string, work: closure]: nothing -> nothing {
     with-place {|place|
         mkdir ($place.directory | path join made)
-        $program | save ($place.directory | path join files.nu)
-        $place | describe-servers [{name: web-01, host: "10.0.0.9", options: {folder: ($place.directory | path join made)}}] --more {defaults: {provider: "./files.nu"}}
+        $program | save ($place.directory | path join provider.nu)
+        $place | describe-servers [{name: web-01, host: "10.0.0.9", options: {folder: ($place.directory | path join made)}}] --more {defaults: {provider: "./provider.nu"}}
         do $work $place
     }
 }
 
-export def "test a provider of the user's own does it all" [] {
-    with-provider $FILES {|place|
+export def "test the provider of the documentation works by path" [] {
+    with-provider (documented-provider) {|place|
         let made = $place.directory | path join made
-        let with_folder = {TEST_FOLDER: $made}
-        let check_only = $place | worker [server create --check]
-        check same ($check_only.result.servers | get action) [would-create]
-        check same ($check_only.result.plan | select server step) [[server step]; [web-01 touch]]
+        let plan = $place | worker [server create --check]
+        check same [$plan.failure $plan.result.servers.action] [null [would-create]]
+        check same ($plan.result.plan | select server step) [[server step]; [web-01 touch]]
         check same (ls $made | length) 0
 
         let answer = $place | worker [server create web-01]
-        check same $answer.exit_code 0
         check same ($answer.result.servers.0 | select name action host) {name: web-01, action: created, host: "10.0.0.9"}
-        check same $answer.result.servers.0.provider ($place.directory | path join files.nu)
-        check same ($answer.stdout | lines | first 2) ["making it" "::progress 1/1 made"]
-        check holds $answer.stderr "a warning"
-        check same ($answer.stdout | lines | where ($it starts-with "::result") | length) 1
-
+        check same $answer.result.servers.0.provider ($place.directory | path join provider.nu)
         check same ($place | worker [server create web-01]).result.servers.0.action unchanged
-        check same ($place | worker [server list] --with $with_folder).result.servers.0.status running
+        check same ($place | worker [server list]).result.servers.0.status running
+        check same ($place | worker [server delete web-01 --check]).result.servers.0.action would-delete
+        check same (ls $made | length) 1
         check same ($place | worker [server delete web-01]).result.servers.0.action deleted
-        check same (ls $made | length) 0
+        check same ($place | worker [server list]).result.servers.0.status absent
+    }
+}
+
+export def "test what a provider prints is passed on once and in order" [] {
+    with-provider 'def "main create" []: string -> nothing {
+        print "::mask s3cret"
+        print "making it"
+        print --stderr "a warning"
+        print "::progress 1/1 made"
+        print "::result {\"action\":\"created\"}"
+    }
+    def main [] {}' {|place|
+        let answer = $place | worker [server create web-01]
+        check same ($answer.stdout | lines | first 3) ["::mask s3cret" "making it" "::progress 1/1 made"]
+        check same ($answer.stdout | lines | where ($it starts-with "::result") | length) 1
+        check same $answer.stderr "a warning\n"
     }
 }
 
@@ -76,10 +75,10 @@ export def "test what a provider does wrong is said" [] {
     }
 }
 
-export def "test several servers fail with each one's reason" [] {
+export def "test several servers fail each with its reason" [] {
     with-provider 'def "main create" []: string -> nothing { let order = $in | from json; if $order.server.name == "a" { print "::result {\"action\":\"created\"}" } else { print $"::fail permanent no room for ($order.server.name)"; exit 1 } }
 def main [] {}' {|place|
-        $place | describe-servers [{name: a} {name: b} {name: c}] --more {defaults: {provider: "./files.nu"}}
+        $place | describe-servers [{name: a} {name: b} {name: c}] --more {defaults: {provider: "./provider.nu"}}
         let answer = $place | worker [server create]
         check same [$answer.exit_code $answer.permanent] [1 true]
         check holds $answer.failure "2 of 3 servers failed" "b: no room for b" "c: no room for c"

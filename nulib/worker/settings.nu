@@ -76,7 +76,7 @@ def read-text [file: string]: nothing -> string {
 
 # The text's mapping. What the reader of YAML refuses is reported with the line that it names.
 def parse-text [file: string, text: string]: nothing -> record {
-    let settings = try { $text | from yaml } catch {|error| refuse-syntax $file $text $error }
+    let settings = try { $text | from yaml --key-resolution verbatim } catch {|error| refuse-syntax $file $text $error }
     if $settings == null { fault permanent $"the settings file ($file) is empty" }
     if not ($settings | is-mapping) {
         fault permanent $"($file): a settings file is one mapping, and this is ($settings | kind)"
@@ -117,9 +117,11 @@ def refuse-at [file: string, problems: list<any>]: nothing -> any {
     let shown = $problems | first $SHOWN | each {|problem|
         let number = $problem.place.line | into string
         let margin = "" | fill --width ($number | str length)
-        let pointer = "" | fill --width ($problem.place.column - 1)
+        # Columns are counted in bytes where they are found, and in characters where they are shown.
+        let before = $problem.place.text | str substring 0..<($problem.place.column - 1) | str length --chars
+        let pointer = "" | fill --width $before
         [
-            $"($file):($number):($problem.place.column): ($problem.problem)"
+            $"($file):($number):($before + 1): ($problem.problem)"
             $" ($number) | ($problem.place.text | str replace --all "\t" ' ')"
             $" ($margin) | ($pointer)^"
         ] | str join (char newline)

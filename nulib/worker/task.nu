@@ -4,13 +4,13 @@
 # the words so that a value can never break a line in two or be taken for another word. Without an
 # engine they print the same lines and nothing more, so a script can be tried by hand.
 
-# The shortest value that the engine masks: a shorter one would blot out half of the log.
+# The shortest value that the engine masks, in characters: a shorter one would blot out half of the log.
 const SHORTEST_MASK = 4
 
 # What the engine keeps of a result, in bytes.
 const LARGEST_RESULT = 1MiB
 
-# Says how far the work is: `3` of `10`, or a percentage.
+# Says how far the work is: `3` of `10`, or a percentage, or only what is going on.
 @example "three of ten are done" { progress "copied web.conf" --done 3 --of 10 }
 @example "nearly half is done" { progress --percent 45 }
 export def progress [
@@ -20,7 +20,10 @@ export def progress [
     --percent: int          # How much is done, from 0 to 100; instead of --done and --of
 ]: nothing -> nothing {
     let measure = match [$done $of $percent] {
-        [null null null] => { error make --unspanned {msg: "progress needs --percent, or --done and --of"} }
+        [null null null] => {
+            if ($message | is-empty) { error make --unspanned {msg: "progress needs a message, --percent, or --done and --of"} }
+            ""
+        }
         [null null $p] => {
             if $p not-in 0..100 { error make --unspanned {msg: $"($p) is not a percentage: use 0 to 100"} }
             $"($p)%"
@@ -31,7 +34,7 @@ export def progress [
         }
         _ => { error make --unspanned {msg: "progress takes --percent, or --done together with --of"} }
     }
-    print ($"::progress ($measure) (one-line $message)" | str trim)
+    print (["::progress" $measure (one-line $message)] | where ($it | is-not-empty) | str join " ")
 }
 
 # Hands over the result of the task: any value that JSON can hold. The last one counts.
@@ -48,9 +51,9 @@ export def result [value?: any]: [any -> nothing, nothing -> nothing] {
 # Keeps a value out of everything that is stored of this attempt's output, from here on.
 @example "a password that the script has just made" { mask (random chars --length 24) }
 export def mask [value: string]: nothing -> nothing {
-    let lines = $value | lines | str trim | where ($it | str length --utf-8-bytes) >= $SHORTEST_MASK
+    let lines = $value | lines | str trim | where ($it | str length --chars) >= $SHORTEST_MASK
     if ($lines | is-empty) {
-        error make --unspanned {msg: $"a value of fewer than ($SHORTEST_MASK) bytes cannot be masked", help: "take a longer secret"}
+        error make --unspanned {msg: $"a value of fewer than ($SHORTEST_MASK) characters cannot be masked", help: "take a longer secret"}
     }
     for line in $lines { print $"::mask ($line)" }
 }

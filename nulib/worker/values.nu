@@ -5,14 +5,32 @@ use schema.nu PROVIDERS
 # What kind of thing a value is, for messages.
 export def kind []: any -> string {
     let value = $in
+    if ($value | is-endless) { return "an endless number: a text that holds `.inf` or `.nan` needs quotes" }
     match ($value | describe --detailed | get type) {
-        "record" => "a mapping"
-        "list" | "table" => "a list"
+        "record" => $"the mapping ($value | in-short)"
+        "list" | "table" => $"the list ($value | in-short)"
         "string" => (if ($value | is-empty) { "an empty text" } else { $"the text '($value | str replace --all "\n" ' ')'" })
         "int" | "float" => $"the number ($value)"
         "bool" => $"($value)"
         "nothing" => "nothing"
         $other => $"a ($other)"
+    }
+}
+
+def in-short []: any -> string {
+    let text = $in | to json --raw
+    if ($text | str length) <= 40 { $text } else { $"($text | str substring 0..38)…" }
+}
+
+# Whether a value is, or holds, a float that is no number. Nushell's reader of YAML makes one of every
+# unquoted text that has `.inf` or `.nan` in it, such as `db.infra.example`.
+export def is-endless []: any -> bool {
+    let value = $in
+    match ($value | describe --detailed | get type) {
+        "float" => ($"($value)" =~ '(?i)inf|nan')
+        "record" => ($value | values | any { is-endless })
+        "list" | "table" => ($value | any { is-endless })
+        _ => false
     }
 }
 
@@ -50,7 +68,7 @@ export def fits [type: list<string>]: any -> bool {
         "port" => (($value | parse-port) != null)
         "volume" => ($text and ($value | parse-volume) != null)
         "value" => ($kind in ["string" "int" "bool"] and ($kind != "string" or "\u{0}" not-in $value))
-        "anything" => true
+        "anything" => (not ($value | is-endless))
     }
 }
 

@@ -22,19 +22,31 @@ export def locate-path [path: list]: record<lines: list<string>, entries: table>
         let here = $text.lines | at $entry.line $entry.column
         let keys = $path | skip $length | where ($it | describe) == "string"
         if ($keys | is-empty) { return $here }
-        # The key is not laid out on a line of its own: look for it between brackets below.
+        # The keys are not laid out on lines of their own: look for one after the other between
+        # brackets below.
         let next = $text.entries | where line > $entry.line and column <= $entry.column
         let end = if ($next | is-empty) { $text.lines | length } else { $next.0.line - 1 }
-        let pattern = '^(?P<before>.*?[\s{,"\x27]|)' + ($keys | last | escape-regex) + '["\x27]?\s*:'
-        for number in $entry.line..$end {
-            let match = $text.lines | get ($number - 1) | parse --regex $pattern
-            if ($match | is-not-empty) {
-                return ($text.lines | at $number (($match.0.before | str length --chars) + 1))
-            }
+        mut place = $here
+        for key in $keys {
+            let found = $text.lines | find-key $key $place $end
+            if $found == null { break }
+            $place = $found
         }
-        return $here
+        return $place
     }
     $text.lines | at 1 1
+}
+
+# The next place of a key, up to a line; nothing where there is none.
+def find-key [key: string, after: record, end: int]: list<string> -> any {
+    let lines = $in
+    let pattern = '^(?P<before>.*?[\s{,"\x27]|)' + ($key | escape-regex) + '["\x27]?\s*:'
+    for number in $after.line..$end {
+        let skip = if $number == $after.line { $after.column - 1 } else { 0 }
+        let match = $lines | get ($number - 1) | str substring $skip.. | parse --regex $pattern
+        if ($match | is-not-empty) { return ($lines | at $number ($skip + ($match.0.before | str length) + 1)) }
+    }
+    null
 }
 
 # The line on which a mapping names this key for the second time; nothing where none does.

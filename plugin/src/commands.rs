@@ -68,7 +68,12 @@ impl SignatureExt for Signature {
     fn for_engine(self) -> Self {
         self.category(category())
             .param(Flag::new("socket").short('S').arg(SyntaxShape::Filepath).desc("Socket of the engine"))
-            .param(Flag::new("data-dir").short('D').arg(SyntaxShape::Directory).desc("Data directory of the engine"))
+            .param(
+                Flag::new("data-dir")
+                    .short('D')
+                    .arg(SyntaxShape::Directory)
+                    .desc("Data directory of the engine"),
+            )
     }
 
     fn about_tasks(self) -> Self {
@@ -87,16 +92,18 @@ impl SignatureExt for Signature {
 
     fn with_idempotency_key(self) -> Self {
         self.param(
-            Flag::new("idempotency-key")
-                .short('i')
-                .arg(SyntaxShape::String)
-                .desc("Submit only once: the same key and request again return what the first submission made"),
+            Flag::new("idempotency-key").short('i').arg(SyntaxShape::String).desc(
+                "Submit only once: the same key and request again return what the first submission made",
+            ),
         )
     }
 
     fn with_attempt_rules(self) -> Self {
         self.param(
-            Flag::new("retries").short('r').arg(SyntaxShape::Int).desc("Attempts after a failed first one (default: 3)"),
+            Flag::new("retries")
+                .short('r')
+                .arg(SyntaxShape::Int)
+                .desc("Attempts after a failed first one (default: 3)"),
         )
         .param(
             Flag::new("timeout")
@@ -109,7 +116,10 @@ impl SignatureExt for Signature {
 
     fn with_environment(self) -> Self {
         self.param(
-            Flag::new("env").short('e').arg(SyntaxShape::record()).desc("Variables to add to the script's environment"),
+            Flag::new("env")
+                .short('e')
+                .arg(SyntaxShape::record())
+                .desc("Variables to add to the script's environment"),
         )
         .param(
             Flag::new("secret")
@@ -138,7 +148,10 @@ fn for_each_task(
             let session = session.clone();
             let signals = session.signals();
             let answers = tasks.map(move |task| task.and_then(|task| answer(&session, task)));
-            Ok(values::task::table(ListStream::new(until_error(answers, call.head), call.head, signals), call.head))
+            Ok(values::task::table(
+                ListStream::new(until_error(answers, call.head), call.head, signals),
+                call.head,
+            ))
         }
     }
 }

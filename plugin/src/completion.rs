@@ -36,7 +36,9 @@ pub fn ids(
     statuses: &[TaskStatus],
 ) -> Option<Vec<DynamicSuggestion>> {
     match arg_type {
-        ArgType::Positional(_) => tasks(engine, call, ListTasks { statuses: statuses.to_vec(), ..ListTasks::default() }),
+        ArgType::Positional(_) => {
+            tasks(engine, call, ListTasks { statuses: statuses.to_vec(), ..ListTasks::default() })
+        }
         ArgType::Flag(_) => None,
     }
 }
@@ -52,7 +54,11 @@ pub fn groups(engine: &EngineInterface, call: &DynamicCompletionCall) -> Option<
     Some(status.groups.into_keys().map(|group| suggestion(group, None)).collect())
 }
 
-fn tasks(engine: &EngineInterface, call: &DynamicCompletionCall, filter: ListTasks) -> Option<Vec<DynamicSuggestion>> {
+fn tasks(
+    engine: &EngineInterface,
+    call: &DynamicCompletionCall,
+    filter: ListTasks,
+) -> Option<Vec<DynamicSuggestion>> {
     let page = ask(engine, call, ListTasks { limit: Some(MAX_TASKS), ..filter })?;
     Some(page.tasks.iter().map(|task| suggestion(task.id.to_string(), Some(summary(task)))).collect())
 }

@@ -47,7 +47,11 @@ pub struct Session {
 
 impl Session {
     /// A session with the engine that the call, the environment and the configuration name. Asks nothing yet.
-    pub fn open(plugin: &Orchestrator, engine: &EngineInterface, call: &EvaluatedCall) -> Result<Self, LabeledError> {
+    pub fn open(
+        plugin: &Orchestrator,
+        engine: &EngineInterface,
+        call: &EvaluatedCall,
+    ) -> Result<Self, LabeledError> {
         let target = Target::of_call(engine, call)?;
         Ok(Self::new(&plugin.pool, target, engine.signals().clone()))
     }
@@ -158,7 +162,9 @@ impl Session {
             return Ok(self.connect_or_start(Vec::new())?.0);
         }
         Client::connect(&self.target.socket, Some(ANSWER_PATIENCE)).map_err(|error| match error {
-            ClientError::NotRunning { socket } => Failure::NotRunning { socket, help: self.target.how_to_start() },
+            ClientError::NotRunning { socket } => {
+                Failure::NotRunning { socket, help: self.target.how_to_start() }
+            }
             other => other.into(),
         })
     }
@@ -199,7 +205,9 @@ impl Session {
                 Err(RecvTimeoutError::Timeout) if self.interrupted() => return Err(Failure::Interrupted),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Failure::Client(ClientError::Broken(std::io::ErrorKind::UnexpectedEof.into())));
+                    return Err(Failure::Client(ClientError::Broken(
+                        std::io::ErrorKind::UnexpectedEof.into(),
+                    )));
                 }
             }
         }

@@ -58,17 +58,22 @@ impl Failure {
     /// at `span`. `find` is given names such as `tasks[2].after[0]`.
     pub fn at_field(self, span: Span, find: impl FnOnce(&str) -> Option<Span>) -> LabeledError {
         match self {
-            Self::NotRunning { socket, help } => {
-                error("not_running", "No engine is running", format!("nothing listens on {}", socket.display()), span)
-                    .with_help(help)
-            }
+            Self::NotRunning { socket, help } => error(
+                "not_running",
+                "No engine is running",
+                format!("nothing listens on {}", socket.display()),
+                span,
+            )
+            .with_help(help),
             Self::NoProgram => error(
                 "no_program",
                 "The engine's program is not to be found",
                 "there is no 'orchestrator' beside the plugin or on the PATH",
                 span,
             )
-            .with_help("set $env.ORCHESTRATOR_ENGINE, or engine in $env.config.plugins.orchestrator, to its path"),
+            .with_help(
+                "set $env.ORCHESTRATOR_ENGINE, or engine in $env.config.plugins.orchestrator, to its path",
+            ),
             Self::Interrupted => ShellError::Interrupted { span }.into(),
             Self::Client(ClientError::Refused(refusal)) => {
                 let span = refusal.field.as_deref().and_then(find).unwrap_or(span);
@@ -143,8 +148,10 @@ fn client(failure: &ClientError, span: Span) -> LabeledError {
             span,
         )
         .with_help("`orchestrator status` tells whether it still runs; no task that it has accepted is lost"),
-        ClientError::TimedOut { .. } => error("timed_out", capitalised(&failure.to_string()), "no answer came", span)
-            .with_help("`orchestrator doctor` tells more; the engine's log is in its data directory"),
+        ClientError::TimedOut { .. } => {
+            error("timed_out", capitalised(&failure.to_string()), "no answer came", span)
+                .with_help("`orchestrator doctor` tells more; the engine's log is in its data directory")
+        }
         ClientError::Refused(refusal) => refused(refusal.clone(), span),
         ClientError::Garbled(_) | ClientError::Unexpected(_) => error(
             "protocol",
@@ -157,13 +164,23 @@ fn client(failure: &ClientError, span: Span) -> LabeledError {
 }
 
 fn starting(failure: &StartError, span: Span) -> LabeledError {
-    let cause = failure.source().map_or_else(|| "it ended before it was ready".to_owned(), ToString::to_string);
+    let cause =
+        failure.source().map_or_else(|| "it ended before it was ready".to_owned(), ToString::to_string);
     let labeled = match failure {
         StartError::Exited { status, log } => {
             let said = log.trim();
-            let help = if said.is_empty() { "it has left no message".to_owned() } else { format!("it says: {said}") };
-            return error("start_failed", "The engine did not start", format!("it ended with {status}"), span)
-                .with_help(help);
+            let help = if said.is_empty() {
+                "it has left no message".to_owned()
+            } else {
+                format!("it says: {said}")
+            };
+            return error(
+                "start_failed",
+                "The engine did not start",
+                format!("it ended with {status}"),
+                span,
+            )
+            .with_help(help);
         }
         StartError::NotReady { .. } => {
             error("start_failed", capitalised(&failure.to_string()), "it was not ready in time", span)
@@ -191,7 +208,9 @@ mod tests {
         let typed = Span::new(10, 20);
         let head = Span::new(0, 5);
         let refusal = || {
-            let error = Error::invalid("the script x.nu does not exist").with_help("look again").with_field("tasks[0].script");
+            let error = Error::invalid("the script x.nu does not exist")
+                .with_help("look again")
+                .with_field("tasks[0].script");
             Failure::Client(ClientError::Refused(error))
         };
         let labeled = refusal().at_field(head, |field| (field == "tasks[0].script").then_some(typed));
@@ -214,8 +233,14 @@ mod tests {
             Failure::Client(broken()),
             Failure::Unsure(broken()),
             Failure::Client(ClientError::TimedOut { waited: std::time::Duration::from_secs(1) }),
-            Failure::Start(StartError::NotReady { waited: std::time::Duration::from_secs(9), log: "/var/log".into() }),
-            Failure::Start(StartError::Spawn { program: socket, source: std::io::ErrorKind::NotFound.into() }),
+            Failure::Start(StartError::NotReady {
+                waited: std::time::Duration::from_secs(9),
+                log: "/var/log".into(),
+            }),
+            Failure::Start(StartError::Spawn {
+                program: socket,
+                source: std::io::ErrorKind::NotFound.into(),
+            }),
         ];
         for failure in failures {
             let named = format!("{failure:?}");

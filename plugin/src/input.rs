@@ -156,7 +156,8 @@ pub fn milliseconds(value: &Value) -> Result<u64, LabeledError> {
 
 /// A whole number within the bounds of its type.
 pub fn number<T: TryFrom<i64>>(value: &Value) -> Result<T, LabeledError> {
-    T::try_from(value.as_int()?).map_err(|_| invalid("Out of range", "this number cannot be used here", value.span()))
+    T::try_from(value.as_int()?)
+        .map_err(|_| invalid("Out of range", "this number cannot be used here", value.span()))
 }
 
 /// A point in time: a date, or a duration before now.
@@ -189,7 +190,11 @@ pub fn retry(
     if let Some(value) = cap {
         policy.cap_ms = milliseconds(value)?;
         if policy.cap_ms < policy.base_ms {
-            return Err(invalid("The cap is below the base", "must be at least the first wait", value.span()));
+            return Err(invalid(
+                "The cap is below the base",
+                "must be at least the first wait",
+                value.span(),
+            ));
         }
     }
     Ok(Some(policy))
@@ -358,7 +363,10 @@ mod tests {
     fn the_paths_of_fields_are_taken_apart() {
         let path = |index, name, position| FieldPath { index, name, position };
         assert_eq!(FieldPath::parse("tasks[2].after[0]"), path(Some(2), "after", Some(0)));
-        assert_eq!(FieldPath::parse("tasks[12].retry.max_retries"), path(Some(12), "retry.max_retries", None));
+        assert_eq!(
+            FieldPath::parse("tasks[12].retry.max_retries"),
+            path(Some(12), "retry.max_retries", None)
+        );
         assert_eq!(FieldPath::parse("servers[1]"), path(None, "servers", Some(1)));
         assert_eq!(FieldPath::parse("tasks"), path(None, "tasks", None));
         assert_eq!(flag_of_field("timeout_ms"), "timeout");

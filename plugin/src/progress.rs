@@ -84,7 +84,11 @@ fn fit(text: &str, width: usize) -> String {
 }
 
 /// How far some tasks are, of which `total` were asked for.
-pub fn describe<'a>(tasks: impl Iterator<Item = &'a Task> + Clone, total: usize, elapsed: Duration) -> String {
+pub fn describe<'a>(
+    tasks: impl Iterator<Item = &'a Task> + Clone,
+    total: usize,
+    elapsed: Duration,
+) -> String {
     let what = match (total, tasks.clone().next()) {
         (1, Some(task)) => one(task),
         _ => many(tasks, total),
@@ -95,7 +99,9 @@ pub fn describe<'a>(tasks: impl Iterator<Item = &'a Task> + Clone, total: usize,
 fn one(task: &Task) -> String {
     let mut parts = Vec::new();
     match &task.work {
-        Work::Workflow(summary) => parts.push(sum(summary.total, summary.completed, summary.failed, summary.cancelled)),
+        Work::Workflow(summary) => {
+            parts.push(sum(summary.total, summary.completed, summary.failed, summary.cancelled))
+        }
         Work::Command(_) | Work::Action(_) => {
             parts.push(task.status.as_str().to_lowercase());
             if task.attempt > 1 {

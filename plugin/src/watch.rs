@@ -52,8 +52,6 @@ impl From<Failure> for WatchError {
 impl WatchError {
     /// The error, pointing at the task that it is about, else at `span`.
     pub fn at(self, span: Span, tasks: &[NamedTask]) -> LabeledError {
-        const GOES_ON: &str = "what was submitted goes on: `orchestrator task wait` waits for it again, \
-                               `orchestrator task cancel` calls it off";
         match self {
             Self::Failed(failure) => {
                 let span = match &failure {
@@ -67,12 +65,24 @@ impl WatchError {
             }
             Self::TimedOut { timeout, left } => {
                 let message = format!("{} not ended within {}", these_have(left), in_words(timeout));
-                error("timed_out", message, "no longer waited for", span).with_help(GOES_ON)
+                error("timed_out", message, "no longer waited for", span).with_help(goes_on(tasks))
             }
-            Self::Interrupted => {
-                error("interrupted", "Stopped waiting", "interrupted by Ctrl-C", span).with_help(GOES_ON)
-            }
+            Self::Interrupted => error("interrupted", "Stopped waiting", "interrupted by Ctrl-C", span)
+                .with_help(goes_on(tasks)),
         }
+    }
+}
+
+/// What becomes of tasks that are no longer waited for.
+fn goes_on(tasks: &[NamedTask]) -> String {
+    match tasks {
+        [only] => format!(
+            "the task goes on: `orchestrator task wait {}` waits for it again, `orchestrator task cancel` calls it off",
+            only.id
+        ),
+        _ => "the tasks go on: `orchestrator task list` shows them, `orchestrator task wait` waits for them again, \
+              `orchestrator task cancel` calls them off"
+            .into(),
     }
 }
 
@@ -222,13 +232,47 @@ pub fn tasks_of(session: &Session, workflow: TaskId) -> Result<Vec<Task>, Failur
     let mut tasks = Vec::new();
     let mut cursor = None;
     loop {
-        let page =
-            session.ask(ListTasks { parent: Some(workflow), limit: Some(PAGE), cursor, ..ListTasks::default() })?;
+        let page = session.ask(ListTasks {
+            parent: Some(workflow),
+            limit: Some(PAGE),
+            cursor,
+            ..ListTasks::default()
+        })?;
         tasks.extend(page.tasks);
         cursor = page.cursor;
         if cursor.is_none() {
             tasks.reverse();
             return Ok(tasks);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn who_stops_waiting_is_told_how_to_go_on() {
+        let task = NamedTask { id: TaskId::generate(), span: Span::new(3, 5) };
+        let timed_out = WatchError::TimedOut { timeout: Duration::from_secs(90), left: 1 };
+        for error in [WatchError::Interrupted, timed_out] {
+            let one = error.at(Span::new(0, 2), &[task]);
+            assert!(one.help.unwrap().contains(&format!("orchestrator task wait {}", task.id)));
+        }
+        let several = WatchError::TimedOut { timeout: Duration::from_secs(90), left: 2 }
+            .at(Span::new(0, 2), &[task; 2]);
+        assert_eq!(several.msg, "2 tasks have not ended within 1min 30sec");
+        assert!(several.help.unwrap().contains("orchestrator task list"));
+    }
+
+    #[test]
+    fn an_unknown_task_is_pointed_at_among_several() {
+        let tasks =
+            [3, 6, 9].map(|start| NamedTask { id: TaskId::generate(), span: Span::new(start, start + 2) });
+        let refusal = orchestrator_protocol::Error::not_found(format!("there is no task {}", tasks[1].id));
+        let error = WatchError::Failed(ClientError::Refused(refusal).into()).at(Span::new(0, 2), &tasks);
+        assert_eq!(error.labels[0].span, tasks[1].span);
     }
 }

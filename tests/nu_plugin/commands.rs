@@ -13,10 +13,17 @@ fn names(rows: &Value) -> Vec<&str> {
 #[test]
 fn a_script_gets_its_parameters_and_its_result_comes_back_as_data() {
     let Some(shell) = Shell::new() else { return };
-    shell.script("deploy.nu", "    print $env.REGION $env.PWD\n    print $\"::result ($params | to json -r)\"");
-    let line = "orchestrator task submit deploy.nu --params {host: 'a b; $(rm)', size: 2} --env {REGION: eu} --wait";
+    shell.script(
+        "deploy.nu",
+        "    print $env.REGION $env.PWD\n    print $\"::result ($params | to json -r)\"",
+    );
+    let line =
+        "orchestrator task submit deploy.nu --params {host: 'a b; $(rm)', size: 2} --env {REGION: eu} --wait";
     let task = shell.value(line);
-    assert_eq!((&task["status"], &task["name"], &task["kind"]), (&json!("Completed"), &json!("deploy"), &json!("command")));
+    assert_eq!(
+        (&task["status"], &task["name"], &task["kind"]),
+        (&json!("Completed"), &json!("deploy"), &json!("command"))
+    );
     assert_eq!(task["result"], json!({"host": "a b; $(rm)", "size": 2}));
     let home = shell.home().canonicalize().unwrap();
     assert_eq!(task["output"].as_str().unwrap().lines().collect::<Vec<_>>(), ["eu", home.to_str().unwrap()]);
@@ -33,7 +40,10 @@ fn values_have_their_real_types() {
             ((orchestrator status).uptime | describe) ((orchestrator task logs $task.id).0.time | describe)
         ] } $in",
     );
-    assert_eq!(types, json!(["datetime", "duration", "duration", "datetime", "filesize", "duration", "datetime"]));
+    assert_eq!(
+        types,
+        json!(["datetime", "duration", "duration", "datetime", "filesize", "duration", "datetime"])
+    );
 }
 
 #[test]
@@ -126,11 +136,14 @@ fn steps_of_a_workflow_run_in_order_and_a_cycle_queues_nothing() {
     assert_eq!(shell.value(&format!("(orchestrator task logs {id}) | length")), json!(0));
 
     let before = shell.value("orchestrator task list | length");
-    let cycle = shell.error(
-        "[[name script after]; [a step.nu b] [b step.nu a]] | orchestrator workflow submit circle",
-    );
+    let cycle = shell
+        .error("[[name script after]; [a step.nu b] [b step.nu a]] | orchestrator workflow submit circle");
     assert_eq!(cycle["code"], json!("orchestrator::invalid"));
-    assert!(cycle["msg"].as_str().unwrap().contains("a -> b") || cycle["msg"].as_str().unwrap().contains("b -> a"), "{cycle}");
+    assert!(
+        cycle["msg"].as_str().unwrap().contains("a -> b")
+            || cycle["msg"].as_str().unwrap().contains("b -> a"),
+        "{cycle}"
+    );
     assert_eq!(shell.value("orchestrator task list | length"), before);
 }
 
@@ -183,7 +196,10 @@ fn waiting_gives_up_when_its_time_is_over_and_the_task_goes_on() {
     let Some(shell) = Shell::new() else { return };
     shell.waiting_script("long.nu");
     let id = shell.value("orchestrator task submit long.nu")["id"].as_str().unwrap().to_owned();
-    assert_eq!(shell.code(&format!("orchestrator task wait {id} --timeout 100ms")), "orchestrator::timed_out");
+    assert_eq!(
+        shell.code(&format!("orchestrator task wait {id} --timeout 100ms")),
+        "orchestrator::timed_out"
+    );
     shell.go();
     assert_eq!(shell.value(&format!("orchestrator task wait {id} | get status")), json!("Completed"));
 }
@@ -199,7 +215,7 @@ fn output_is_shown_by_stream_by_attempt_and_by_its_end() {
         "let task = (orchestrator task submit talk.nu --retry-base 1ms --wait)
          [
             (orchestrator task logs $task.id --stream err | get line)
-            (orchestrator task logs $task.id --tail 1 | get line)
+            (orchestrator task logs $task.id --stream out --tail 1 | get line)
             (orchestrator task logs $task.id | get attempt | uniq)
             (orchestrator task logs $task.id --attempt 1 --stream out | get attempt | uniq)
             (orchestrator task logs $task.id --stream out --raw)
@@ -225,7 +241,8 @@ fn servers_are_created_by_one_task_each() {
     let create = "orchestrator workflow server create --infra prod --settings ./settings.yaml";
     let workflow = shell.value(&format!("{create} web-02 web-01 --check --wait"));
     assert_eq!(workflow["status"], json!("Completed"), "{workflow}");
-    let results: Vec<&Value> = workflow["tasks"].as_array().unwrap().iter().map(|task| &task["result"]).collect();
+    let results: Vec<&Value> =
+        workflow["tasks"].as_array().unwrap().iter().map(|task| &task["result"]).collect();
     assert_eq!(
         results,
         [

@@ -22,7 +22,10 @@ fn an_engine_is_started_when_a_command_needs_it_and_only_then() {
     assert!(shell.client().is_none());
     assert_eq!(shell.value("orchestrator task list"), json!([]));
     let status = shell.value("orchestrator status");
-    assert_eq!((&status["running"], &status["state"], &status["http"]), (&json!(true), &json!("active"), &json!(null)));
+    assert_eq!(
+        (&status["running"], &status["state"], &status["http"]),
+        (&json!(true), &json!("active"), &json!(null))
+    );
 }
 
 #[test]
@@ -66,10 +69,14 @@ fn options_are_for_a_new_engine() {
 fn settings_say_where_the_engine_is_and_whether_it_may_be_started() {
     let Some(shell) = Shell::new() else { return };
     let with = |settings: &str, line: &str| format!("$env.config.plugins.orchestrator = {settings}; {line}");
-    assert_eq!(shell.code(&with("{auto_start: false}", "orchestrator task list")), "orchestrator::not_running");
+    assert_eq!(
+        shell.code(&with("{auto_start: false}", "orchestrator task list")),
+        "orchestrator::not_running"
+    );
     let code = shell.code(&with("{autostart: false}", "orchestrator task list"));
     assert_eq!(code, "orchestrator::invalid");
-    let elsewhere = shell.value(&with("{data_dir: elsewhere, args: [--max-parallel 3]}", "orchestrator start"));
+    let elsewhere =
+        shell.value(&with("{data_dir: elsewhere, args: [--max-parallel 3]}", "orchestrator start"));
     assert_eq!(elsewhere["max_parallel"], json!(3));
     shell.text("orchestrator stop --data-dir elsewhere");
     let named = shell.code("with-env {ORCHESTRATOR_SOCKET: none.sock} { orchestrator task list }");
@@ -119,32 +126,43 @@ fn stopping_lets_scripts_end_and_leaves_or_cancels_them_on_request() {
     assert_eq!(shell.value(&format!("(orchestrator task get {id}).status")), json!("Cancelled"));
 }
 
+/// Submits a script that ends at once and `long.nu`, and waits for both; returns when the first has been
+/// reported, so that the wait is known to be under way. Also says the id of the second.
+fn wait_for_two(shell: &Shell) -> (Running, String) {
+    shell.script("short.nu", "    print short");
+    shell.waiting_script("long.nu");
+    let ids = shell.value("[(orchestrator task submit short.nu).id (orchestrator task submit long.nu).id]");
+    let long = ids[1].as_str().unwrap().to_owned();
+    let line = format!(
+        "{ids} | orchestrator task wait | each {{|task| print $\"($task.name) ($task.status)\" }} | ignore"
+    );
+    let waiting = Running::start(shell, &line);
+    assert_eq!(waiting.line(), "short Completed");
+    (waiting, long)
+}
+
 #[test]
 fn a_wait_outlives_an_engine_that_is_replaced() {
     let Some(shell) = Shell::new() else { return };
-    shell.waiting_script("long.nu");
-    let id = shell.text("(orchestrator task submit long.nu).id");
-    let waiting = Running::start(&shell, &format!("print waiting; (orchestrator task wait {id}).status"));
-    assert_eq!(waiting.line(), "waiting");
-    shell.text(&format!("while (orchestrator task get {id}).status == Pending {{ sleep 5ms }}"));
+    let (waiting, _) = wait_for_two(&shell);
     shell.kill_engine();
     shell.text("orchestrator start");
     shell.go();
-    assert_eq!(waiting.line(), "Completed");
+    assert_eq!(waiting.line(), "long Completed");
 }
 
 #[test]
 fn an_engine_that_goes_for_good_ends_a_wait_with_a_clear_message() {
     let Some(shell) = Shell::new() else { return };
-    shell.waiting_script("long.nu");
-    let id = shell.text("(orchestrator task submit long.nu).id");
-    let mut follow = Running::start(&shell, &format!("orchestrator task logs {id} --follow --raw"));
+    let (waiting, id) = wait_for_two(&shell);
+    let follow = Running::start(&shell, &format!("orchestrator task logs {id} --follow --raw"));
     assert_eq!(follow.line(), "ready");
-    let waiting = Running::start(&shell, &format!("orchestrator task wait {id}"));
-    assert!(follow.still_runs(std::time::Duration::from_millis(100)));
     shell.kill_engine();
     let complaint = waiting.end();
-    assert!(complaint.contains("orchestrator::not_running") && complaint.contains("The engine has gone"), "{complaint}");
+    assert!(
+        complaint.contains("orchestrator::not_running") && complaint.contains("The engine has gone"),
+        "{complaint}"
+    );
     assert!(complaint.contains("orchestrator start"), "{complaint}");
     let complaint = follow.end();
     assert!(complaint.contains("orchestrator::connection_broken"), "{complaint}");

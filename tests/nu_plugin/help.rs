@@ -7,11 +7,16 @@ use crate::shell::Shell;
 #[test]
 fn every_example_in_the_help_is_valid_nushell() {
     let Some(shell) = Shell::new() else { return };
-    let examples = shell.value("scope commands | where name =~ '^orchestrator' | get examples | flatten | get example");
-    let examples: Vec<&str> = examples.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let examples =
+        shell.value("scope commands | where name =~ '^orchestrator' | get examples | flatten | get example");
+    let examples: Vec<&str> =
+        examples.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     assert!(examples.len() > 30, "{examples:?}");
-    let definitions: String =
-        examples.iter().enumerate().map(|(number, text)| format!("def example{number} [] {{ {text} }}\n")).collect();
+    let definitions: String = examples
+        .iter()
+        .enumerate()
+        .map(|(number, text)| format!("def example{number} [] {{ {text} }}\n"))
+        .collect();
     shell.text(&definitions);
 }
 
@@ -34,7 +39,7 @@ fn help_reads_well() {
     let Some(shell) = Shell::new() else { return };
     for command in ["orchestrator task submit", "orchestrator task list", "orchestrator workflow submit"] {
         let text = shell.text(&format!("help {command} | ansi strip"));
-        insta::with_settings!({ snapshot_path => "nu_plugin/snapshots", prepend_module_to_snapshot => false }, {
+        insta::with_settings!({ prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!(command.replace(' ', "_"), text);
         });
     }
@@ -50,7 +55,7 @@ fn a_list_of_tasks_is_a_readable_table() {
          orchestrator task submit bad.nu --wait
          orchestrator task list | reject id created duration | table --width 110 | ansi strip",
     );
-    insta::with_settings!({ snapshot_path => "nu_plugin/snapshots", prepend_module_to_snapshot => false }, {
+    insta::with_settings!({ prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("task_list_table", table);
     });
 }
@@ -68,7 +73,7 @@ fn errors_point_at_what_was_typed_and_say_what_to_do() {
     .into_iter()
     .map(|line| shell.complaint(line))
     .collect();
-    insta::with_settings!({ snapshot_path => "nu_plugin/snapshots", prepend_module_to_snapshot => false }, {
+    insta::with_settings!({ prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("errors", complaints.join("\n\n"));
     });
 }

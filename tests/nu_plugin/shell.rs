@@ -22,7 +22,9 @@ const PLUGIN: &str = env!("CARGO_BIN_EXE_nu_plugin_orchestrator_under_test");
 fn nushell() -> Option<PathBuf> {
     let named = std::env::var_os("ORCHESTRATOR_TEST_NU").map(PathBuf::from);
     let on_path = || {
-        std::env::split_paths(&std::env::var_os("PATH")?).map(|entry| entry.join("nu")).find(|path| path.is_file())
+        std::env::split_paths(&std::env::var_os("PATH")?)
+            .map(|entry| entry.join("nu"))
+            .find(|path| path.is_file())
     };
     named.or_else(on_path)
 }
@@ -69,7 +71,11 @@ impl Shell {
 
     /// A script of the user's.
     pub fn script(&self, name: &str, body: &str) {
-        fs::write(self.home().join(name), format!("def main [] {{\n    let params = ($in | default 'null' | from json)\n{body}\n}}\n")).unwrap();
+        fs::write(
+            self.home().join(name),
+            format!("def main [] {{\n    let params = ($in | default 'null' | from json)\n{body}\n}}\n"),
+        )
+        .unwrap();
     }
 
     /// A script that says `ready`, goes on when the file `go` exists, and says `done`.
@@ -87,13 +93,18 @@ impl Shell {
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.nu);
         self.prepare(&mut command);
-        command.args(["-n", "--no-std-lib", "--plugins"]).arg(self.home().join("nu_plugin_orchestrator")).args(["-c", line]);
+        command
+            .args(["-n", "--no-std-lib", "--plugins"])
+            .arg(self.home().join("nu_plugin_orchestrator"))
+            .args(["-c", line]);
         command
     }
 
     /// Gives a process the user's environment.
     pub fn prepare(&self, command: &mut Command) {
-        for name in ["ORCHESTRATOR_SOCKET", "ORCHESTRATOR_DATA_DIR", "ORCHESTRATOR_PORT", "ORCHESTRATOR_CONFIG"] {
+        for name in
+            ["ORCHESTRATOR_SOCKET", "ORCHESTRATOR_DATA_DIR", "ORCHESTRATOR_PORT", "ORCHESTRATOR_CONFIG"]
+        {
             command.env_remove(name);
         }
         command

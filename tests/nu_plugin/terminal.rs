@@ -12,8 +12,11 @@ fn ctrl_c_stops_following_and_not_the_task() {
     shell.waiting_script("long.nu");
     let id = shell.text("(orchestrator task submit long.nu).id");
     for flags in ["--raw", ""] {
-        let line = format!("orchestrator task logs {id} --follow {flags} | each {{ |line| print $\"saw ($line)\" }}");
-        let line = if flags.is_empty() { line } else { format!("orchestrator task logs {id} --follow --raw") };
+        let line = format!(
+            "orchestrator task logs {id} --follow {flags} | each {{ |line| print $\"saw ($line)\" }}"
+        );
+        let line =
+            if flags.is_empty() { line } else { format!("orchestrator task logs {id} --follow --raw") };
         let following = Running::start(&shell, &line);
         assert!(following.line().contains("ready"));
         following.interrupt();
@@ -37,7 +40,8 @@ fn ctrl_c_stops_waiting_and_not_the_task() {
         assert_eq!(waiting.line(), "waiting");
         shell.text(&format!("while (orchestrator task get {id}).status == Pending {{ sleep 5ms }}"));
         waiting.interrupt();
-        waiting.end();
+        let said = waiting.end();
+        assert!(said.contains("interrupted"), "{said}");
     }
     shell.go();
     let ended = shell.value("orchestrator task list | orchestrator task wait | get status | uniq");

@@ -249,18 +249,19 @@ impl Queue {
         let changed: Vec<Drafted> = tasks.into_values().filter(|drafted| drafted.changed).collect();
         let mut unsure = HashSet::new();
         let mut ended_badly = Vec::new();
+        for drafted in changed.iter().filter(|drafted| stopped(drafted)) {
+            self.forget_running(&drafted.task);
+        }
         {
             let in_commit: HashSet<TaskId> = changed.iter().map(|drafted| drafted.task.id).collect();
             let mut schedule = locked(&self.schedule);
             for (drafted, revision) in changed.iter().zip(revisions) {
                 let task = &drafted.task;
-                let before = drafted.read.map(|(_, status)| status);
                 if task.kind() == TaskKind::Workflow {
                     continue;
                 }
-                if before == Some(TaskStatus::Running) && task.status != TaskStatus::Running {
+                if stopped(drafted) {
                     schedule.stopped(&task.group);
-                    self.forget_running(task);
                 }
                 match task.status {
                     TaskStatus::Pending => {
@@ -332,6 +333,12 @@ impl Queue {
         }
         Ok(())
     }
+}
+
+/// Whether a commit has ended an attempt of the task.
+fn stopped(drafted: &Drafted) -> bool {
+    let was_running = drafted.read.is_some_and(|(_, status)| status == TaskStatus::Running);
+    was_running && drafted.task.status != TaskStatus::Running
 }
 
 /// What the schedule must know of a pending task, as if none of its dependencies had completed.

@@ -191,7 +191,7 @@ def list-servers [order: record]: nothing -> list<any> {
     let containers = client look-at container $ids | each { container summary } | where infra == $order.infra and server != null
     $containers | each {|observed|
         let wanted = $order.servers | where name == $observed.server | get --optional 0
-        let as_configured = if $wanted == null { null } else { (container digest-of $wanted) == $observed.digest }
+        let as_configured = if $wanted == null { null } else { container differences $observed $wanted | is-empty }
         {name: $observed.server, as_configured: $as_configured} | merge ($observed | facts)
     }
 }

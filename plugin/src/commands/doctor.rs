@@ -66,8 +66,12 @@ engine depends on. Never starts one. `state` is ok, warning or failed."
     ) -> Result<PipelineData, LabeledError> {
         let session = Session::open(plugin, engine, call)?.without_start();
         let nushell = engine.get_env_var("NU_VERSION")?.map(Value::coerce_into_string).transpose()?;
-        let mut checks =
-            vec![shell(nushell.as_deref()), this_plugin(), program(session.target()), socket(&session.target().socket)];
+        let mut checks = vec![
+            shell(nushell.as_deref()),
+            this_plugin(),
+            program(session.target()),
+            socket(&session.target().socket),
+        ];
         checks.extend(running(&session));
         let rows = checks.iter().map(|check| values::engine::check(check, call.head)).collect();
         Ok(PipelineData::value(Value::list(rows, call.head), None))
@@ -87,7 +91,8 @@ fn shell(version: Option<&str>) -> Check {
     match version {
         Some(version) if version.starts_with(NUSHELL) => ok(NAME, version.to_owned()),
         Some(version) => {
-            let advice = format!("this plugin is made for Nushell {NUSHELL}: install the release that fits the other");
+            let advice =
+                format!("this plugin is made for Nushell {NUSHELL}: install the release that fits the other");
             wrong(NAME, CheckState::Warning, version.to_owned(), &advice)
         }
         None => wrong(
@@ -100,7 +105,8 @@ fn shell(version: Option<&str>) -> Check {
 }
 
 fn this_plugin() -> Check {
-    let path = std::env::current_exe().map_or_else(|error| error.to_string(), |path| path.display().to_string());
+    let path =
+        std::env::current_exe().map_or_else(|error| error.to_string(), |path| path.display().to_string());
     ok("plugin", format!("{}, {path}", env!("CARGO_PKG_VERSION")))
 }
 
@@ -108,15 +114,23 @@ fn program(target: &Target) -> Check {
     const NAME: &str = "engine program";
     let Some(path) = target.engine.clone().or_else(find_program) else {
         let found = "none beside the plugin or on the PATH".into();
-        return wrong(NAME, CheckState::Failed, found, "install it there, or set $env.ORCHESTRATOR_ENGINE to its path");
+        return wrong(
+            NAME,
+            CheckState::Failed,
+            found,
+            "install it there, or set $env.ORCHESTRATOR_ENGINE to its path",
+        );
     };
     let found = path.display().to_string();
     match fs::metadata(&path) {
         Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => ok(NAME, found),
         Ok(_) => wrong(NAME, CheckState::Failed, found, "make it executable, or name the right file"),
-        Err(error) => {
-            wrong(NAME, CheckState::Failed, format!("{found}: {error}"), "name the file that you have installed")
-        }
+        Err(error) => wrong(
+            NAME,
+            CheckState::Failed,
+            format!("{found}: {error}"),
+            "name the file that you have installed",
+        ),
     }
 }
 
@@ -139,8 +153,12 @@ fn socket(path: &Path) -> Check {
             "an engine accepts only connections of its own user",
         ),
         Ok(_) => ok(NAME, found),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => ok(NAME, format!("{found} (not made yet)")),
-        Err(error) => wrong(NAME, CheckState::Failed, format!("{}: {error}", directory.display()), "make it readable"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            ok(NAME, format!("{found} (not made yet)"))
+        }
+        Err(error) => {
+            wrong(NAME, CheckState::Failed, format!("{}: {error}", directory.display()), "make it readable")
+        }
     }
 }
 
@@ -151,7 +169,12 @@ fn running(session: &Session) -> Vec<Check> {
         Ok(status) => status,
         Err(failure) if failure.is_not_running() => {
             let found = "not running".into();
-            return vec![wrong(NAME, CheckState::Warning, found, "start it with `orchestrator start`, and look again")];
+            return vec![wrong(
+                NAME,
+                CheckState::Warning,
+                found,
+                "start it with `orchestrator start`, and look again",
+            )];
         }
         Err(failure) => return vec![unanswered(NAME, failure)],
     };

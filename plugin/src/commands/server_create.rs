@@ -42,12 +42,26 @@ with --wait, when all have ended: then `status` says how, and each task's `resul
         Signature::build(self.name())
             .for_engine()
             .rest("name", SyntaxShape::String, "Servers to create (default: all of the settings file)")
-            .param(Flag::new("infra").short('I').arg(SyntaxShape::String).required().desc("The infra they belong to"))
             .param(
-                Flag::new("settings").short('f').arg(SyntaxShape::Filepath).required().desc("The settings file"),
+                Flag::new("infra")
+                    .short('I')
+                    .arg(SyntaxShape::String)
+                    .required()
+                    .desc("The infra they belong to"),
+            )
+            .param(
+                Flag::new("settings")
+                    .short('f')
+                    .arg(SyntaxShape::Filepath)
+                    .required()
+                    .desc("The settings file"),
             )
             .param(Flag::new("check").short('c').desc("Change nothing, and return the plan"))
-            .param(Flag::new("allow-concurrent").short('a').desc("Do not wait for other workflows of the same infra"))
+            .param(
+                Flag::new("allow-concurrent")
+                    .short('a')
+                    .desc("Do not wait for other workflows of the same infra"),
+            )
             .with_attempt_rules()
             .with_environment()
             .with_idempotency_key()

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use chrono::Utc;
 use nu_plugin::{EngineInterface, EvaluatedCall, PluginCommand};
-use nu_protocol::{Completion, Example, Flag, LabeledError, PipelineData, Signature, SyntaxShape, Type, Value};
+use nu_protocol::{
+    Completion, Example, Flag, LabeledError, PipelineData, Signature, SyntaxShape, Type, Value,
+};
 use orchestrator_protocol::request::{EngineStatus, GetStatus};
 
 use super::SignatureExt;
@@ -43,10 +45,17 @@ was started now."
     }
 
     fn signature(&self) -> Signature {
-        let path = |name: &str, short, desc: &str| Flag::new(name).short(short).arg(SyntaxShape::Filepath).desc(desc);
+        let path = |name: &str, short, desc: &str| {
+            Flag::new(name).short(short).arg(SyntaxShape::Filepath).desc(desc)
+        };
         Signature::build(self.name())
             .for_engine()
-            .param(Flag::new("port").short('p').arg(SyntaxShape::Int).desc("Serve HTTP on this port, for this machine only"))
+            .param(
+                Flag::new("port")
+                    .short('p')
+                    .arg(SyntaxShape::Int)
+                    .desc("Serve HTTP on this port, for this machine only"),
+            )
             .param(
                 Flag::new("storage-type")
                     .short('s')
@@ -126,7 +135,8 @@ impl Options {
         for option in &self.0 {
             let fits = match (option.flag, option.text.to_str()) {
                 ("port", Some(port)) => {
-                    status.http.as_deref().and_then(|http| http.trim_end_matches('/').rsplit(':').next()) == Some(port)
+                    status.http.as_deref().and_then(|http| http.trim_end_matches('/').rsplit(':').next())
+                        == Some(port)
                 }
                 ("storage-type", Some(backend)) => status.storage.backend == backend,
                 _ => false,

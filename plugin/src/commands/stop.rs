@@ -46,14 +46,22 @@ engine. Ctrl-C stops waiting; the engine still stops. When none runs, that is sa
     fn signature(&self) -> Signature {
         Signature::build(self.name())
             .for_engine()
-            .param(Flag::new("now").short('n').desc("Stop at once and leave scripts running: the next engine finds them"))
+            .param(
+                Flag::new("now")
+                    .short('n')
+                    .desc("Stop at once and leave scripts running: the next engine finds them"),
+            )
             .param(Flag::new("cancel").short('c').desc("Cancel what runs, then stop"))
             .input_output_type(Type::Nothing, Type::record())
     }
 
     fn examples(&self) -> Vec<Example<'_>> {
         vec![
-            Example { description: "Let running scripts end, then stop", example: "orchestrator stop", result: None },
+            Example {
+                description: "Let running scripts end, then stop",
+                example: "orchestrator stop",
+                result: None,
+            },
             Example {
                 description: "Restart the engine while scripts go on",
                 example: "orchestrator stop --now; orchestrator start",
@@ -72,7 +80,11 @@ engine. Ctrl-C stops waiting; the engine still stops. When none runs, that is sa
         let mode = match (call.has_flag("now")?, call.has_flag("cancel")?) {
             (true, true) => {
                 let span = call.get_flag_span("cancel").unwrap_or(call.head);
-                return Err(invalid("--now leaves scripts running, --cancel ends them", "choose one of the two", span));
+                return Err(invalid(
+                    "--now leaves scripts running, --cancel ends them",
+                    "choose one of the two",
+                    span,
+                ));
             }
             (true, false) => StopMode::Now,
             (false, true) => StopMode::Cancel,
@@ -116,8 +128,13 @@ fn await_end(
             _ => {}
         }
         if session.interrupted() {
-            return Err(error("interrupted", "Stopped waiting", "the engine still stops by itself", call.head)
-                .with_help("`orchestrator stop --cancel` ends what runs, `--now` leaves it to the next engine"));
+            return Err(error(
+                "interrupted",
+                "Stopped waiting",
+                "the engine still stops by itself",
+                call.head,
+            )
+            .with_help("`orchestrator stop --cancel` ends what runs, `--now` leaves it to the next engine"));
         }
         line.draw(|elapsed| format!("stopping, {running} scripts ran ({} s)", elapsed.as_secs()));
         std::thread::sleep(POLL);

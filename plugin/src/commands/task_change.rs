@@ -3,7 +3,9 @@
 use chrono::Utc;
 use nu_plugin::{DynamicCompletionCall, EngineInterface, EvaluatedCall, PluginCommand};
 use nu_protocol::engine::ArgType;
-use nu_protocol::{DynamicSuggestion, Example, Flag, LabeledError, PipelineData, Signature, Span, SyntaxShape, Value};
+use nu_protocol::{
+    DynamicSuggestion, Example, Flag, LabeledError, PipelineData, Signature, Span, SyntaxShape, Value,
+};
 use orchestrator_protocol::request::{CancelTask, Changed, RetryTask};
 
 use super::{SignatureExt, for_each_task};
@@ -50,9 +52,9 @@ begun on other machines is its own affair."
     }
 
     fn signature(&self) -> Signature {
-        Signature::build(self.name())
-            .about_tasks()
-            .param(Flag::new("reason").short('r').arg(SyntaxShape::String).desc("Why, for whoever looks later"))
+        Signature::build(self.name()).about_tasks().param(
+            Flag::new("reason").short('r').arg(SyntaxShape::String).desc("Why, for whoever looks later"),
+        )
     }
 
     fn examples(&self) -> Vec<Example<'_>> {
@@ -151,7 +153,10 @@ them. Of a workflow, the failed and cancelled tasks are tried again."
         let session = Session::open(plugin, engine, call)?;
         let head = call.head;
         for_each_task(&session, call, input, move |session, named| {
-            Ok(changed(&session.ask(RetryTask { id: named.id }).map_err(|failure| failure.at(named.span))?, head))
+            Ok(changed(
+                &session.ask(RetryTask { id: named.id }).map_err(|failure| failure.at(named.span))?,
+                head,
+            ))
         })
     }
 

@@ -152,7 +152,8 @@ group, a time, a pause, or other tasks that come first."
         let session = Session::open(plugin, engine, call)?;
         let head = call.head;
         for_each_task(&session, call, input, move |session, named| {
-            let explanation = session.ask(ExplainTask { id: named.id }).map_err(|failure| failure.at(named.span))?;
+            let explanation =
+                session.ask(ExplainTask { id: named.id }).map_err(|failure| failure.at(named.span))?;
             Ok(values::engine::explanation(&explanation, head))
         })
     }

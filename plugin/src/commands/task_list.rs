@@ -70,15 +70,30 @@ first attempt began, or how long the task took, `error` is why it failed or why 
                     .desc("Only tasks of this kind")
                     .completion(Completion::new_list(&["command", "action", "workflow"])),
             )
-            .param(Flag::new("workflow").short('w').arg(SyntaxShape::String).desc("Only the tasks of this workflow"))
+            .param(
+                Flag::new("workflow")
+                    .short('w')
+                    .arg(SyntaxShape::String)
+                    .desc("Only the tasks of this workflow"),
+            )
             .param(
                 Flag::new("label")
                     .short('l')
                     .arg(SyntaxShape::OneOf(vec![SyntaxShape::record(), SyntaxShape::String]))
                     .desc("Only tasks with this label (key=value), or with all of these (a record)"),
             )
-            .param(Flag::new("since").short('a').arg(point()).desc("Only tasks submitted since this date, or so long ago"))
-            .param(Flag::new("until").short('b').arg(point()).desc("Only tasks submitted before this date, or so long ago"))
+            .param(
+                Flag::new("since")
+                    .short('a')
+                    .arg(point())
+                    .desc("Only tasks submitted since this date, or so long ago"),
+            )
+            .param(
+                Flag::new("until")
+                    .short('b')
+                    .arg(point())
+                    .desc("Only tasks submitted before this date, or so long ago"),
+            )
             .param(
                 Flag::new("text")
                     .short('t')
@@ -126,7 +141,9 @@ first attempt began, or how long the task took, `error` is why it failed or why 
         let mut pages = Pages::new(session, filter, limit);
         // The first page now, so that an error is the command's own and not one in its rows.
         pages.read().map_err(|failure| {
-            failure.at_field(pages.session.place(head), |field| call.get_flag_value(field).map(|value| value.span()))
+            failure.at_field(pages.session.place(head), |field| {
+                call.get_flag_value(field).map(|value| value.span())
+            })
         })?;
         let signals = engine.signals().clone();
         let rows = pages.map(move |task| match task {
@@ -193,7 +210,8 @@ fn kind(value: &Value) -> Result<TaskKind, LabeledError> {
 }
 
 fn unknown(name: &str, what: &str, known: &[&str], span: Span) -> LabeledError {
-    invalid(format!("There is no {what} '{name}'"), "not known", span).with_help(format!("use {}", known.join(", ")))
+    invalid(format!("There is no {what} '{name}'"), "not known", span)
+        .with_help(format!("use {}", known.join(", ")))
 }
 
 /// The tasks that fit a filter, read page by page.

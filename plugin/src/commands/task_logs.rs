@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use nu_plugin::{DynamicCompletionCall, EngineInterface, EvaluatedCall, PluginCommand};
 use nu_protocol::engine::ArgType;
 use nu_protocol::{
-    ByteStream, ByteStreamType, Completion, DynamicSuggestion, Example, Flag, LabeledError, ListStream, PipelineData,
-    Signature, Span, SyntaxShape, Type, Value,
+    ByteStream, ByteStreamType, Completion, DynamicSuggestion, Example, Flag, LabeledError, ListStream,
+    PipelineData, Signature, Span, SyntaxShape, Type, Value,
 };
 use orchestrator_protocol::client::{Items, Look};
 use orchestrator_protocol::event::{Item, OutputStream};
@@ -52,7 +52,10 @@ ended. Ctrl-C stops following, never the task."
             .param(Flag::new("follow").short('f').desc("Go on until the task has ended"))
             .param(Flag::new("tail").short('n').arg(SyntaxShape::Int).desc("Only the last so many lines"))
             .param(
-                Flag::new("attempt").short('a').arg(SyntaxShape::Int).desc("This attempt (default: the newest)"),
+                Flag::new("attempt")
+                    .short('a')
+                    .arg(SyntaxShape::Int)
+                    .desc("This attempt (default: the newest)"),
             )
             .param(
                 Flag::new("stream")
@@ -200,8 +203,14 @@ struct Lines {
 }
 
 impl Lines {
-    fn open(session: Session, tasks: Vec<NamedTask>, alone: bool, wanted: Wanted) -> Result<Self, LabeledError> {
-        let ask = |task: &NamedTask| session.ask(GetTask { id: task.id }).map_err(|failure| failure.at(task.span));
+    fn open(
+        session: Session,
+        tasks: Vec<NamedTask>,
+        alone: bool,
+        wanted: Wanted,
+    ) -> Result<Self, LabeledError> {
+        let ask =
+            |task: &NamedTask| session.ask(GetTask { id: task.id }).map_err(|failure| failure.at(task.span));
         // Asked for now, so that an unknown id is the command's own error and not one in its lines.
         let known = tasks.iter().map(ask).collect::<Result<Vec<Box<Task>>, _>>()?;
         let mixed = !alone || known.iter().any(|task| task.kind() == TaskKind::Workflow);
@@ -224,7 +233,8 @@ impl Lines {
     fn fill(&mut self) -> Result<(), LabeledError> {
         while self.wanted.follow || self.open.is_empty() {
             let Some(task) = self.waiting.pop_front() else { break };
-            let items = self.session.subscribe(self.wanted.of(task.id)).map_err(|failure| failure.at(task.span))?;
+            let items =
+                self.session.subscribe(self.wanted.of(task.id)).map_err(|failure| failure.at(task.span))?;
             self.open.push_back(Open { items, span: task.span });
         }
         Ok(())

@@ -2,7 +2,9 @@
 
 use nu_plugin::{DynamicCompletionCall, EngineInterface, EvaluatedCall, PluginCommand};
 use nu_protocol::engine::ArgType;
-use nu_protocol::{DynamicSuggestion, Example, Flag, LabeledError, PipelineData, Signature, SyntaxShape, Type};
+use nu_protocol::{
+    DynamicSuggestion, Example, Flag, LabeledError, PipelineData, Signature, SyntaxShape, Type,
+};
 use orchestrator_protocol::request::{Call, PauseQueue, QueuePauses, ResumeQueue};
 
 use super::SignatureExt;

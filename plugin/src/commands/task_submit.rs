@@ -11,7 +11,7 @@ use orchestrator_protocol::submit::{NewTask, SubmitRequest, Submitted};
 use super::{SignatureExt, task_get};
 use crate::connection::Session;
 use crate::errors::invalid;
-use crate::input::{self, FieldPath, absolute, milliseconds, number};
+use crate::input::{self, FieldPath, NamedTask, absolute, milliseconds, number};
 use crate::plugin::Orchestrator;
 use crate::progress::Line;
 use crate::values::{self, json};
@@ -50,9 +50,7 @@ the environment of the engine's configuration and what --env adds."
         Signature::build(self.name())
             .for_engine()
             .required("script", SyntaxShape::Filepath, "The script")
-            .param(
-                Flag::new("params").short('P').arg(SyntaxShape::record()).desc("Parameters of the script"),
-            )
+            .param(Flag::new("params").short('P').arg(SyntaxShape::record()).desc("Parameters of the script"))
             .param(
                 Flag::new("name")
                     .short('n')
@@ -65,22 +63,57 @@ the environment of the engine's configuration and what --env adds."
                     .arg(SyntaxShape::OneOf(vec![SyntaxShape::List(Box::new(id.clone())), id]))
                     .desc("Run it only when these tasks have completed"),
             )
-            .param(Flag::new("group").short('g').arg(SyntaxShape::String).desc("Groups take turns (default: default)"))
+            .param(
+                Flag::new("group")
+                    .short('g')
+                    .arg(SyntaxShape::String)
+                    .desc("Groups take turns (default: default)"),
+            )
             .param(
                 Flag::new("label")
                     .short('l')
                     .arg(SyntaxShape::OneOf(vec![SyntaxShape::record(), SyntaxShape::String]))
                     .desc("Labels to find it by: key=value, or a record"),
             )
-            .param(Flag::new("lock").short('L').arg(SyntaxShape::String).desc("Only one task with this lock runs at a time"))
+            .param(
+                Flag::new("lock")
+                    .short('L')
+                    .arg(SyntaxShape::String)
+                    .desc("Only one task with this lock runs at a time"),
+            )
             .with_attempt_rules()
-            .param(Flag::new("retry-base").short('B').arg(SyntaxShape::Duration).desc("The wait before the second attempt; it doubles (default: 1sec)"))
-            .param(Flag::new("retry-cap").short('C').arg(SyntaxShape::Duration).desc("The longest wait between attempts (default: 1min)"))
-            .param(Flag::new("grace").short('G').arg(SyntaxShape::Duration).desc("The time between SIGTERM and SIGKILL (default: 10sec)"))
-            .param(Flag::new("not-before").short('b').arg(SyntaxShape::DateTime).desc("Do not run it before this time"))
+            .param(
+                Flag::new("retry-base")
+                    .short('B')
+                    .arg(SyntaxShape::Duration)
+                    .desc("The wait before the second attempt; it doubles (default: 1sec)"),
+            )
+            .param(
+                Flag::new("retry-cap")
+                    .short('C')
+                    .arg(SyntaxShape::Duration)
+                    .desc("The longest wait between attempts (default: 1min)"),
+            )
+            .param(
+                Flag::new("grace")
+                    .short('G')
+                    .arg(SyntaxShape::Duration)
+                    .desc("The time between SIGTERM and SIGKILL (default: 10sec)"),
+            )
+            .param(
+                Flag::new("not-before")
+                    .short('b')
+                    .arg(SyntaxShape::DateTime)
+                    .desc("Do not run it before this time"),
+            )
             .with_environment()
             .with_idempotency_key()
-            .param(Flag::new("cwd").short('c').arg(SyntaxShape::Directory).desc("The script's working directory (default: yours)"))
+            .param(
+                Flag::new("cwd")
+                    .short('c')
+                    .arg(SyntaxShape::Directory)
+                    .desc("The script's working directory (default: yours)"),
+            )
             .param(Flag::new("wait").short('w').desc("Wait until it has ended, and return it"))
             .input_output_types(vec![
                 (Type::Nothing, Type::record()),
@@ -174,7 +207,11 @@ fn template(call: &EvaluatedCall, cwd: &Path) -> Result<NewTask, LabeledError> {
         group: call.get_flag("group")?,
         labels: flag("label").map(|value| input::labels(&value)).transpose()?.unwrap_or_default(),
         lock: call.get_flag("lock")?,
-        retry: input::retry(flag("retries").as_ref(), flag("retry-base").as_ref(), flag("retry-cap").as_ref())?,
+        retry: input::retry(
+            flag("retries").as_ref(),
+            flag("retry-base").as_ref(),
+            flag("retry-cap").as_ref(),
+        )?,
         timeout_ms: flag("timeout").map(|value| milliseconds(&value)).transpose()?,
         grace_ms: flag("grace").map(|value| milliseconds(&value)).transpose()?,
         not_before: flag("not-before").map(|value| value.as_date()).transpose()?.map(|date| date.to_utc()),
@@ -197,7 +234,9 @@ impl Rows {
         let rows = match input {
             PipelineData::Value(Value::List { vals, .. }, _) => vals.into_owned(),
             PipelineData::ListStream(stream, _) => stream.into_iter().collect(),
-            PipelineData::Value(record @ Value::Record { .. }, _) => return Ok(Self::One(params.or(Some(record)))),
+            PipelineData::Value(record @ Value::Record { .. }, _) => {
+                return Ok(Self::One(params.or(Some(record))));
+            }
             _ => return Ok(Self::One(params)),
         };
         match params {
@@ -217,7 +256,9 @@ impl Rows {
                 let params = params.as_ref().map(json::to_json).transpose()?;
                 Ok(vec![NewTask { params, ..template.clone() }])
             }
-            Self::Many(rows) => rows.iter().enumerate().map(|(index, row)| numbered(template, index, row)).collect(),
+            Self::Many(rows) => {
+                rows.iter().enumerate().map(|(index, row)| numbered(template, index, row)).collect()
+            }
         }
     }
 
@@ -263,10 +304,12 @@ fn finished(
     call: &EvaluatedCall,
     submitted: &Submitted,
 ) -> Result<Vec<Value>, LabeledError> {
-    let ids = submitted.tasks.iter().map(|task| task.id).collect();
+    let named: Vec<_> =
+        submitted.tasks.iter().map(|task| NamedTask { id: task.id, span: call.head }).collect();
+    let ids = named.iter().map(|task| task.id).collect();
     let tasks = Watch::begin(session, ids, None, Line::for_command(engine))
         .and_then(Watch::finish)
-        .map_err(|error| error.at(call.head, &[]))?;
+        .map_err(|error| error.at(call.head, &named))?;
     tasks
         .iter()
         .map(|task| task_get::record(session, task, call.head).map_err(|failure| failure.at(call.head)))

@@ -91,7 +91,9 @@ tasks."
         let head = call.head;
         let mut ended = move || {
             let task = watch.next()?.map_err(|error| error.at(place, &tasks));
-            Some(task.and_then(|task| task_get::record(&session, &task, head).map_err(|failure| failure.at(place))))
+            Some(task.and_then(|task| {
+                task_get::record(&session, &task, head).map_err(|failure| failure.at(place))
+            }))
         };
         if alone && let Some(task) = ended() {
             return Ok(PipelineData::value(task?, None));

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use nu_plugin::{EngineInterface, EvaluatedCall, PluginCommand};
-use nu_protocol::{Example, Flag, LabeledError, PipelineData, Record, Signature, Span, SyntaxShape, Type, Value};
+use nu_protocol::{
+    Example, Flag, LabeledError, PipelineData, Record, Signature, Span, SyntaxShape, Type, Value,
+};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest, Submitted, SubmittedTask};
 
 use super::{SignatureExt, task_get};
 use crate::connection::Session;
 use crate::errors::{Failure, invalid};
-use crate::input::{self, FieldPath, absolute, milliseconds, number};
+use crate::input::{self, FieldPath, NamedTask, absolute, milliseconds, number};
 use crate::plugin::Orchestrator;
 use crate::progress::Line;
 use crate::values::{self, json};
@@ -20,8 +22,24 @@ pub struct WorkflowSubmit;
 
 /// The columns that a step may have.
 const COLUMNS: &[&str] = &[
-    "name", "script", "after", "depends_on", "params", "priority", "group", "labels", "lock", "retries", "retry_base",
-    "retry_cap", "timeout", "grace", "not_before", "env", "secrets", "cwd",
+    "name",
+    "script",
+    "after",
+    "depends_on",
+    "params",
+    "priority",
+    "group",
+    "labels",
+    "lock",
+    "retries",
+    "retry_base",
+    "retry_cap",
+    "timeout",
+    "grace",
+    "not_before",
+    "env",
+    "secrets",
+    "cwd",
 ];
 
 impl PluginCommand for WorkflowSubmit {
@@ -56,7 +74,10 @@ Returns the workflow with its tasks; with --wait, when all have ended."
             .required("name", SyntaxShape::String, "What to call the workflow")
             .with_idempotency_key()
             .param(Flag::new("wait").short('w').desc("Wait until it has ended, and return it"))
-            .input_output_types(vec![(Type::table(), Type::record()), (Type::list(Type::Any), Type::record())])
+            .input_output_types(vec![
+                (Type::table(), Type::record()),
+                (Type::list(Type::Any), Type::record()),
+            ])
     }
 
     fn examples(&self) -> Vec<Example<'_>> {
@@ -116,13 +137,18 @@ pub fn answer(
     };
     if !call.has_flag("wait")? {
         let workflow = SubmittedTask { id, name };
-        return Ok(PipelineData::value(values::task::submitted_workflow(workflow, submitted, call.head), None));
+        return Ok(PipelineData::value(
+            values::task::submitted_workflow(workflow, submitted, call.head),
+            None,
+        ));
     }
     let ended = Watch::begin(session, vec![id], None, Line::for_command(engine))
         .and_then(Watch::finish)
-        .map_err(|error| error.at(call.head, &[]))?;
+        .map_err(|error| error.at(call.head, &[NamedTask { id, span: call.head }]))?;
     let record = match ended.first() {
-        Some(workflow) => task_get::record(session, workflow, call.head).map_err(|failure| failure.at(call.head))?,
+        Some(workflow) => {
+            task_get::record(session, workflow, call.head).map_err(|failure| failure.at(call.head))?
+        }
         None => Value::nothing(call.head),
     };
     Ok(PipelineData::value(record, None))
@@ -148,7 +174,11 @@ fn step(row: &Value, cwd: &Path) -> Result<NewTask, LabeledError> {
         Value::Record { val, .. } => val,
         Value::Error { error, .. } => return Err((**error).clone().into()),
         other => {
-            return Err(invalid("A step must be a record", format!("this is a {}", other.get_type()), row.span()));
+            return Err(invalid(
+                "A step must be a record",
+                format!("this is a {}", other.get_type()),
+                row.span(),
+            ));
         }
     };
     if let Some((column, value)) = record.iter().find(|(column, _)| !COLUMNS.contains(&column.as_str())) {
@@ -236,7 +266,8 @@ mod tests {
 
     #[test]
     fn an_unknown_column_is_pointed_at_with_those_that_are_known() {
-        let row = Value::test_record(record! { "script" => Value::test_string("a.nu"), "afetr" => here("db") });
+        let row =
+            Value::test_record(record! { "script" => Value::test_string("a.nu"), "afetr" => here("db") });
         let error = step(&row, Path::new("/")).unwrap_err();
         assert_eq!(error.labels[0].span, Span::new(50, 55));
         assert!(error.help.unwrap().contains("after"));
@@ -247,7 +278,10 @@ mod tests {
         let after = Value::test_list(vec![Value::test_string("x"), here("y")]);
         let rows = [
             Value::test_record(record! { "script" => Value::test_string("a.nu") }),
-            Value::record(record! { "script" => Value::test_string("b.nu"), "after" => after }, Span::new(40, 90)),
+            Value::record(
+                record! { "script" => Value::test_string("b.nu"), "after" => after },
+                Span::new(40, 90),
+            ),
         ];
         let mut call = EvaluatedCall::new(Span::new(0, 4));
         call.add_positional(Value::string("site", Span::new(5, 9)));

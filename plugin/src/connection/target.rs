@@ -117,13 +117,17 @@ impl Hints {
             Ok(Some(Place { socket: socket_path(&data_dir)?, data_dir: Some(data_dir) }))
         };
         match self {
-            Self { socket_flag: Some(socket), data_dir_flag, .. } => Ok(Some(Place { socket, data_dir: data_dir_flag })),
+            Self { socket_flag: Some(socket), data_dir_flag, .. } => {
+                Ok(Some(Place { socket, data_dir: data_dir_flag }))
+            }
             Self { data_dir_flag: Some(data_dir), .. } => at(data_dir),
             Self { socket_variable: Some(socket), .. } => Ok(Some(Place { socket, data_dir: None })),
             Self { socket_setting: Some(socket), data_dir_setting, .. } => {
                 Ok(Some(Place { socket, data_dir: data_dir_setting }))
             }
-            Self { data_dir_setting, default_data_dir, .. } => data_dir_setting.or(default_data_dir).map_or(Ok(None), at),
+            Self { data_dir_setting, default_data_dir, .. } => {
+                data_dir_setting.or(default_data_dir).map_or(Ok(None), at)
+            }
         }
     }
 }
@@ -169,8 +173,13 @@ impl Target {
             .place()
             .map_err(|cause| error("no_place", "The data directory cannot be used", cause.to_string(), head))?
             .ok_or_else(|| {
-                error("no_place", "Where the engine is cannot be told", "neither HOME nor XDG_STATE_HOME is set", head)
-                    .with_help("name its data directory with --data-dir")
+                error(
+                    "no_place",
+                    "Where the engine is cannot be told",
+                    "neither HOME nor XDG_STATE_HOME is set",
+                    head,
+                )
+                .with_help("name its data directory with --data-dir")
             })?;
         Ok(Self {
             socket: place.socket,
@@ -195,11 +204,14 @@ impl Target {
     /// What to do when no engine runs and none is started.
     pub fn how_to_start(&self) -> String {
         match (&self.data_dir, self.auto_start) {
-            (None, _) => "an engine is started by itself only where its data directory is known: start the one that \
+            (None, _) => {
+                "an engine is started by itself only where its data directory is known: start the one that \
                           serves this socket, or name another with --data-dir"
-                .into(),
+                    .into()
+            }
             (Some(_), false) => {
-                "start it with `orchestrator start`: auto_start is off in $env.config.plugins.orchestrator".into()
+                "start it with `orchestrator start`: auto_start is off in $env.config.plugins.orchestrator"
+                    .into()
             }
             (Some(_), true) => "start it with `orchestrator start`".into(),
         }
@@ -212,7 +224,9 @@ impl Target {
             let name = arg.as_encoded_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
             [&b"--port"[..], b"--bind", b"--no-http"].contains(&name)
         };
-        let inherited = ["ORCHESTRATOR_PORT", "ORCHESTRATOR_BIND"].into_iter().any(|name| std::env::var_os(name).is_some());
+        let inherited = ["ORCHESTRATOR_PORT", "ORCHESTRATOR_BIND"]
+            .into_iter()
+            .any(|name| std::env::var_os(name).is_some());
         if !inherited && !args.iter().any(speaks_of_http) {
             args.push(OsStr::new("--no-http").to_owned());
         }
@@ -222,7 +236,14 @@ impl Target {
     /// A target for tests.
     #[cfg(test)]
     pub fn at(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), data_dir: None, engine: None, span: None, auto_start: false, args: Vec::new() }
+        Self {
+            socket: socket.to_owned(),
+            data_dir: None,
+            engine: None,
+            span: None,
+            auto_start: false,
+            args: Vec::new(),
+        }
     }
 }
 
@@ -251,11 +272,15 @@ mod tests {
             };
             hints.place().unwrap().unwrap()
         };
-        let of_data = |text: &str| Place { socket: socket_path(Path::new(text)).unwrap(), data_dir: path(text) };
+        let of_data =
+            |text: &str| Place { socket: socket_path(Path::new(text)).unwrap(), data_dir: path(text) };
         let of_socket = |text: &str, data_dir| Place { socket: text.into(), data_dir };
         let (s, d, v) = (path("/s"), path("/d"), path("/v"));
         let (ss, ds) = (path("/ss"), path("/ds"));
-        assert_eq!(hints(s.clone(), d.clone(), v.clone(), ss.clone(), ds.clone()), of_socket("/s", d.clone()));
+        assert_eq!(
+            hints(s.clone(), d.clone(), v.clone(), ss.clone(), ds.clone()),
+            of_socket("/s", d.clone())
+        );
         assert_eq!(hints(None, d, v.clone(), ss.clone(), ds.clone()), of_data("/d"));
         assert_eq!(hints(None, None, v, ss.clone(), ds.clone()), of_socket("/v", None));
         assert_eq!(hints(None, None, None, ss, ds.clone()), of_socket("/ss", ds.clone()));

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nu_protocol::Value;
 use orchestrator_protocol::Error;
+use orchestrator_protocol::event::Item;
 use orchestrator_protocol::hello::Hello;
 use orchestrator_protocol::request::{Changed, Request, Response, Subscription, TaskPage};
-use orchestrator_protocol::event::Item;
 use orchestrator_protocol::submit::{SubmitRequest, Submitted, SubmittedTask};
 use orchestrator_protocol::task::{SecretReference, Task, TaskId, TaskStatus};
 use serde_json::json;

@@ -60,7 +60,10 @@ impl Behaviour for Exemplary {
                 Response::ListTasks(TaskPage { tasks: vec![task("web-02")], cursor: None }).into()
             }
             Request::GetTask(_) => Response::GetTask(Box::new(exemplary_task())).into(),
-            other => Play::Refuse(orchestrator_protocol::Error::internal(format!("{} has no example", other.name()))),
+            other => Play::Refuse(orchestrator_protocol::Error::internal(format!(
+                "{} has no example",
+                other.name()
+            ))),
         }
     }
 
@@ -98,7 +101,10 @@ fn every_command_has_help_examples_and_search_terms() {
     for command in commands::all() {
         let name = command.name();
         assert!(command.description().ends_with('.'), "{name}");
-        assert!(command.description().len() <= 80, "{name} has a description that no completion menu can show");
+        assert!(
+            command.description().len() <= 80,
+            "{name} has a description that no completion menu can show"
+        );
         assert!(!command.search_terms().is_empty(), "{name}");
         assert!(has_subcommands(&*command) || !command.examples().is_empty(), "{name}");
     }
@@ -108,15 +114,26 @@ fn every_command_has_help_examples_and_search_terms() {
 fn every_signature_is_like_its_sisters() {
     let mut names = HashSet::new();
     for command in commands::all() {
-        let Signature { name, category, input_output_types, named, required_positional, optional_positional, .. } =
-            command.signature();
+        let Signature {
+            name,
+            category,
+            input_output_types,
+            named,
+            required_positional,
+            optional_positional,
+            ..
+        } = command.signature();
         assert_eq!(name, command.name());
         assert!(names.insert(name.clone()), "{name} is there twice");
         assert!(matches!(&category, Category::Custom(custom) if custom == "orchestrator"), "{name}");
         assert!(!input_output_types.is_empty(), "{name}");
         assert!(required_positional.len() + optional_positional.len() <= 2, "{name}");
         let shorts: Vec<char> = named.iter().filter_map(|flag| flag.short).collect();
-        assert_eq!(shorts.iter().collect::<HashSet<_>>().len(), shorts.len(), "{name} has a short flag twice");
+        assert_eq!(
+            shorts.iter().collect::<HashSet<_>>().len(),
+            shorts.len(),
+            "{name} has a short flag twice"
+        );
         for flag in named {
             assert!(!flag.desc.is_empty(), "{name} --{}", flag.long);
             assert!(!flag.desc.ends_with('.'), "{name} --{}", flag.long);

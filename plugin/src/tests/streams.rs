@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nu_protocol::Value;
 use orchestrator_protocol::Error;
 use orchestrator_protocol::event::{Item, LogLine, OutputStream};
-use orchestrator_protocol::request::{Changed, ListTasks, LogsRequest, Request, Response, Subscription, TaskPage};
+use orchestrator_protocol::request::{
+    Changed, ListTasks, LogsRequest, Request, Response, Subscription, TaskPage,
+};
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
 
 use super::fixtures::{moment, task};
@@ -54,7 +56,10 @@ fn filters_are_the_engines_work() {
     ));
     let Request::ListTasks(asked) = engine.asked().remove(0) else { unreachable!() };
     assert_eq!(asked.statuses, [TaskStatus::Failed, TaskStatus::Cancelled]);
-    assert_eq!((asked.group.as_deref(), asked.text.as_deref(), asked.parent), (Some("g"), Some("T"), Some(id)));
+    assert_eq!(
+        (asked.group.as_deref(), asked.text.as_deref(), asked.parent),
+        (Some("g"), Some("T"), Some(id))
+    );
     assert_eq!((&asked.labels["a"][..], asked.limit), ("b", Some(1)));
     assert!(asked.since.unwrap() < asked.until.unwrap());
 }
@@ -163,7 +168,10 @@ impl Behaviour for Printing {
     fn stream(&self, subscription: &Subscription) -> Stream {
         let Subscription::Logs(LogsRequest { id, tail, attempt, .. }) = *subscription else { unreachable!() };
         if attempt == Some(9) {
-            return Stream { items: Vec::new(), then: Then::End(Some(Error::not_found("there is no attempt 9"))) };
+            return Stream {
+                items: Vec::new(),
+                then: Then::End(Some(Error::not_found("there is no attempt 9"))),
+            };
         }
         let items = vec![
             line(id, OutputStream::Stdout, "one"),

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use nu_protocol::{Record, Span, Value, record};
-use orchestrator_protocol::request::{Check, CheckState, EngineMode, EngineStatus, Explanation, QueuePauses, ReasonKind};
+use orchestrator_protocol::request::{
+    Check, CheckState, EngineMode, EngineStatus, Explanation, QueuePauses, ReasonKind,
+};
 use orchestrator_protocol::task::TaskStatus;
 
 use super::{between, count, optional, optional_text, texts, time};
@@ -88,7 +90,8 @@ pub fn check(check: &Check, span: Span) -> Value {
 
 /// What is paused.
 pub fn pauses(pauses: &QueuePauses, span: Span) -> Value {
-    let record = record! { "paused" => Value::bool(pauses.all, span), "groups" => texts(&pauses.groups, span) };
+    let record =
+        record! { "paused" => Value::bool(pauses.all, span), "groups" => texts(&pauses.groups, span) };
     Value::record(record, span)
 }
 

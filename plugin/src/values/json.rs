@@ -27,7 +27,8 @@ pub fn to_json(value: &Value) -> Result<Json, LabeledError> {
         Value::Binary { val, .. } => Json::from(val.to_vec()),
         Value::List { vals, .. } => Json::Array(vals.iter().map(to_json).collect::<Result<_, _>>()?),
         Value::Record { val, .. } => {
-            let entry = |(key, value): (&String, &Value)| Ok::<_, LabeledError>((key.clone(), to_json(value)?));
+            let entry =
+                |(key, value): (&String, &Value)| Ok::<_, LabeledError>((key.clone(), to_json(value)?));
             Json::Object(val.iter().map(entry).collect::<Result<Map<_, _>, _>>()?)
         }
         Value::Error { error, .. } => return Err((**error).clone().into()),
@@ -48,7 +49,8 @@ pub fn to_value(json: &Json, span: Span) -> Value {
         Json::String(text) => Value::string(text.clone(), span),
         Json::Array(items) => Value::list(items.iter().map(|item| to_value(item, span)).collect(), span),
         Json::Object(entries) => {
-            let record: Record = entries.iter().map(|(key, value)| (key.clone(), to_value(value, span))).collect();
+            let record: Record =
+                entries.iter().map(|(key, value)| (key.clone(), to_value(value, span))).collect();
             Value::record(record, span)
         }
     }

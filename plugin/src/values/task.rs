@@ -14,7 +14,9 @@ const IMPORTANT: [&str; 5] = ["id", "name", "status", "progress", "error"];
 pub fn fraction(task: &Task) -> Option<f64> {
     match (&task.work, &task.progress) {
         (_, Some(progress)) if progress.fraction.is_some() => progress.fraction,
-        (Work::Workflow(summary), _) if summary.total > 0 => Some(summary.ended() as f64 / summary.total as f64),
+        (Work::Workflow(summary), _) if summary.total > 0 => {
+            Some(summary.ended() as f64 / summary.total as f64)
+        }
         _ => None,
     }
 }
@@ -164,7 +166,11 @@ pub fn with_tasks(workflow: &Task, tasks: &[Task], now: DateTime<Utc>, span: Spa
 
 /// What a submission made: one record for each task, in the order of the request.
 pub fn submitted(submitted: &Submitted, span: Span) -> Vec<Value> {
-    submitted.tasks.iter().map(|task| Value::record(submitted_record(task, submitted.existed, span), span)).collect()
+    submitted
+        .tasks
+        .iter()
+        .map(|task| Value::record(submitted_record(task, submitted.existed, span), span))
+        .collect()
 }
 
 /// What the submission of a workflow made, with its tasks as a table inside.
@@ -213,7 +219,10 @@ mod tests {
         assert_eq!(column(&running, "created").get_type(), Type::Date);
         assert_eq!(column(&running, "duration"), Value::test_duration(3_000_000_000));
         task.completed_at = Some(start + chrono::TimeDelta::seconds(2));
-        assert_eq!(column(&row(&task, now, Span::test_data()), "duration"), Value::test_duration(2_000_000_000));
+        assert_eq!(
+            column(&row(&task, now, Span::test_data()), "duration"),
+            Value::test_duration(2_000_000_000)
+        );
         task.started_at = None;
         assert_eq!(column(&row(&task, now, Span::test_data()), "duration"), Value::test_nothing());
     }
@@ -222,7 +231,8 @@ mod tests {
     fn progress_is_what_the_task_says_or_what_of_the_workflow_has_ended() {
         let mut task = task("web-01");
         assert_eq!(fraction(&task), None);
-        task.progress = Some(Progress { fraction: Some(0.25), done: None, total: None, message: String::new() });
+        task.progress =
+            Some(Progress { fraction: Some(0.25), done: None, total: None, message: String::new() });
         assert_eq!(fraction(&task), Some(0.25));
         task.progress = None;
         task.work = Work::Workflow(Workflow { total: 4, completed: 1, failed: 1, cancelled: 0 });

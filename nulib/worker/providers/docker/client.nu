@@ -27,14 +27,14 @@ export def try-call [arguments: list<string>]: nothing -> record<ok: bool, outpu
     let complaint = $answer.stderr | str trim
     if $answer.exit_code != 0 and $complaint =~ $UNREACHABLE {
         let host = $env.DOCKER_HOST? | default --empty "the default socket"
-        fault retryable $"Docker cannot be reached at ($host): ($complaint | last-line)" --details "Is the daemon running, and may this user talk to it? `docker version` tells."
+        fault retryable $"Docker cannot be reached at ($host): ($complaint | reason)" --details "Is the daemon running, and may this user talk to it? `docker version` tells."
     }
     {ok: ($answer.exit_code == 0), output: ($answer.stdout | str trim), complaint: $complaint}
 }
 
 # Fails with what the daemon said.
 export def refuse [answer: record, --doing: string]: nothing -> any {
-    fault retryable $"($doing) failed: ($answer.complaint | last-line)" --details $answer.complaint
+    fault retryable $"($doing) failed: ($answer.complaint | reason)" --details $answer.complaint
 }
 
 # What the daemon knows of things of one kind, by name or id; nothing of those that it does not have.
@@ -50,10 +50,13 @@ export def look-at [
     $answer.output | default --empty "[]" | from json
 }
 
-# The last line of the client's complaint that says something, without its own decoration.
-def last-line []: string -> string {
-    let lines = $in | lines | str trim
-        | where ($it | is-not-empty) and not ($it starts-with "Run 'docker") and not ($it starts-with "See 'docker") and not ($it starts-with "WARNING")
-    $lines | get --optional (($lines | length) - 1) | default "no reason given"
+# What of the client's complaint says why: what the daemon answered, else the last line that is no
+# advice.
+def reason []: string -> string {
+    let lines = $in | lines | str trim | where ($it | is-not-empty)
+    let daemon = $lines | where $it =~ 'Error response from daemon: '
+    let own = $lines | where not ($it starts-with "Run 'docker") and not ($it starts-with "See 'docker") and not ($it starts-with "WARNING")
+    let chosen = if ($daemon | is-not-empty) { $daemon } else { $own }
+    $chosen | get --optional (($chosen | length) - 1) | default "no reason given"
         | str replace --regex '^(docker: )?(Error response from daemon: |Error: )?' ''
 }

@@ -2,6 +2,7 @@
 
 use ../../fault.nu
 use ../../plan.nu [canonical digest]
+use ../../schema.nu RESOURCE_DEFAULTS
 use client.nu
 use names.nu *
 
@@ -20,9 +21,13 @@ export def wanted [server: record]: nothing -> record {
     $server | select image command resources network address ports volumes env labels restart
 }
 
-# The digest by which a container is known to be made from this configuration.
-export def digest-of [server: record]: nothing -> string {
-    wanted $server | digest
+# The keys in which a container was made from another configuration. A key that an older release did
+# not know counts as `null`, so that an upgrade leaves alone what nobody has changed.
+export def differences [observed: record, server: record]: nothing -> list<string> {
+    let config = wanted $server | canonical
+    if $observed.digest == ($config | digest) { return [] }
+    let before = $observed.config | from json
+    $config | columns | where ($config | get $it) != ($before | get --optional $it)
 }
 
 # A server as Docker has it: its container, whether that is one of ours, and what it was made from.
@@ -48,7 +53,6 @@ export def summary []: record -> record {
         image: $container.Config.Image
         status: (if $container.State.Restarting { "restarting" } else { $container.State.Status })
         exit_code: $container.State.ExitCode
-        problem: ($container.State.Error? | default "")
         restarts: $container.RestartCount
         networks: ($container.NetworkSettings.Networks? | default {} | items {|name, network|
             {name: $name, id: ($network.NetworkID? | default ""), address: ($network.IPAddress? | default "")}
@@ -69,18 +73,19 @@ export def check-ours [observed: record, infra: string, server: record]: nothing
     if $observed.infra != $infra or $observed.server != $server.name {
         fault permanent $"there is a container '($observed.container)' in Docker that was not made from these settings \(($observed.id | str substring 0..11), image ($observed.image)): remove or rename it"
     }
-    let config = wanted $server | canonical
-    if $observed.digest == ($config | digest) { return }
+    let keys = differences $observed $server
+    if ($keys | is-empty) { return }
     let before = $observed.config | from json
-    let changes = $config | columns | where ($config | get $it) != ($before | get --optional $it) | each {|key|
+    let config = wanted $server | canonical
+    let changes = $keys | each {|key|
         $"($key): was ($before | get --optional $key | to json --raw), is to be ($config | get $key | to json --raw)"
     }
-    let keys = $config | columns | where ($config | get $it) != ($before | get --optional $it)
     (fault permanent $"server '($server.name)' exists with another configuration \(($keys | str join ', ')): delete it and create it again, or put the settings back"
         --details ($changes | str join (char newline)))
 }
 
-# Makes the container, without starting it. Returns `false` where another task has just made it.
+# Makes the container, without starting it. Returns `false` where another task has just made it, or has
+# just removed its network.
 export def make [infra: string, server: record]: nothing -> bool {
     let name = object-name $infra $server.name
     let config = wanted $server | canonical
@@ -99,7 +104,7 @@ export def make [infra: string, server: record]: nothing -> bool {
         --entrypoint $server.command.0 $server.image ...($server.command | skip 1)
     ]
     if not $answer.ok {
-        if $answer.complaint =~ '(?i)is already in use by container' { return false }
+        if $answer.complaint =~ '(?i)is already in use by container|network .* not found' { return false }
         if $answer.complaint =~ '(?i)no such image' { fault permanent (no-image $server) }
         if $answer.complaint =~ '(?i)storage-opt' {
             fault permanent $"this Docker cannot limit the disk of server '($server.name)' to ($server.resources.disk_mb) MiB: leave out `disk_mb`" --details $answer.complaint
@@ -109,6 +114,8 @@ export def make [infra: string, server: record]: nothing -> bool {
         }
         client refuse $answer --doing $"making the container of server '($server.name)'"
     }
+    # Such as that memory is limited without swap.
+    if ($answer.complaint | is-not-empty) { print --stderr $answer.complaint }
     check-limits $infra $server
     true
 }
@@ -121,18 +128,18 @@ def refuse-if-disk-is-not-enforced []: nothing -> nothing {
     }
 }
 
-# A kernel without a limit makes Docker warn and go on without it; then the container is removed again.
+# A kernel without a limit makes Docker warn and go on without it; then the container is removed again,
+# unless nobody asked for that limit.
 def check-limits [infra: string, server: record]: nothing -> nothing {
     let made = observe $infra $server.name
     if $made == null { return }
-    let dropped = [cpu_millicores memory_mb max_processes] | where {|key|
+    let dropped = $made.limits | columns | where {|key|
         let limit = $server.resources | get $key
-        $limit != null and $limit != ($made.limits | get $key)
+        $limit != ($made.limits | get $key) and $limit != ($RESOURCE_DEFAULTS | get $key)
     }
-    if ($dropped | is-not-empty) {
-        client call [rm --force $made.id]
-        fault permanent $"the kernel of this machine cannot limit ($dropped | str join ', ') of server '($server.name)': leave it out"
-    }
+    if ($dropped | is-empty) { return }
+    client call [rm --force $made.id]
+    fault permanent $"the kernel of this machine cannot limit ($dropped | str join ', ') of server '($server.name)': leave it out"
 }
 
 def limits [resources: record]: nothing -> list<string> {

@@ -1,0 +1,251 @@
+//! A service that remembers what it was asked, and the means to ask it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request as HttpRequest, Response as HttpResponse, header};
+use chrono::{DateTime, Utc};
+use futures::stream::BoxStream;
+use orchestrator_api::guard::Peer;
+use orchestrator_api::limits::Limits;
+use orchestrator_api::{AppState, router};
+use orchestrator_protocol::event::Item;
+use orchestrator_protocol::request::{
+    EngineMode, EngineStatus, Request, Response, StorageStatus, Subscription, TaskPage,
+};
+use orchestrator_protocol::service::{Caller, Service};
+use orchestrator_protocol::task::{
+    Attempt, AttemptOutcome, Command, Program, Progress, RetryPolicy, SecretReference, Task, TaskId,
+    TaskStatus, Work,
+};
+use orchestrator_protocol::{Error, Result};
+use serde_json::Value;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+/// The address that requests without a socket are meant for.
+const ADDRESS: &str = "127.0.0.1:8080";
+
+type Answer = Box<dyn Fn(&Request) -> Result<Response> + Send + Sync>;
+
+/// The service.
+pub struct Fake {
+    asked: Mutex<Vec<Request>>,
+    answer: Answer,
+    /// How many questions have come.
+    pub count: watch::Sender<usize>,
+    /// Whether questions are answered; while it is false they wait.
+    pub open: watch::Sender<bool>,
+}
+
+impl Fake {
+    /// A service that answers as told.
+    pub fn new(answer: impl Fn(&Request) -> Result<Response> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            asked: Mutex::default(),
+            answer: Box::new(answer),
+            count: watch::Sender::new(0),
+            open: watch::Sender::new(true),
+        })
+    }
+
+    /// A service in good health with one task.
+    pub fn healthy() -> Arc<Self> {
+        Self::new(|request| match request {
+            Request::Status(_) => Ok(Response::Status(Box::new(status()))),
+            Request::GetTask(_) => Ok(Response::GetTask(Box::new(task()))),
+            Request::ListTasks(_) => {
+                Ok(Response::ListTasks(TaskPage { tasks: vec![task()], cursor: Some("after-that".into()) }))
+            }
+            other => Err(Error::internal(format!("{} was not expected", other.name()))),
+        })
+    }
+
+    /// What it was asked.
+    pub fn asked(&self) -> Vec<Request> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// Waits until so many questions have come.
+    pub async fn has_been_asked(&self, times: usize) {
+        self.count.subscribe().wait_for(|count| *count >= times).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Service for Fake {
+    async fn call(&self, caller: &Caller, request: Request) -> Result<Response> {
+        assert_eq!(*caller, Caller::LoopbackOwner);
+        let answer = (self.answer)(&request);
+        self.asked.lock().unwrap().push(request);
+        self.count.send_modify(|count| *count += 1);
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
+        answer
+    }
+
+    async fn subscribe(&self, _: &Caller, _: Subscription) -> Result<BoxStream<'static, Result<Item>>> {
+        Err(Error::internal("no stream was expected"))
+    }
+}
+
+/// The router over a service, within limits.
+pub fn router_within(service: &Arc<Fake>, limits: Limits) -> Router {
+    let address: SocketAddr = ADDRESS.parse().unwrap();
+    router(AppState::new(Arc::clone(service) as Arc<dyn Service>, address, limits))
+}
+
+/// A request of an owner.
+pub fn request(method: Method, target: &str) -> HttpRequest<Body> {
+    HttpRequest::builder()
+        .method(method)
+        .uri(target)
+        .header(header::HOST, "localhost:8080")
+        .extension(Peer::Owner)
+        .body(Body::empty())
+        .unwrap()
+}
+
+/// Sends a request to a router over `service`, and reads the answer.
+pub async fn send(service: &Arc<Fake>, request: HttpRequest<Body>) -> Seen {
+    seen(router_within(service, Limits::default()).oneshot(request).await.unwrap()).await
+}
+
+/// Gets a path.
+pub async fn get(service: &Arc<Fake>, target: &str) -> Seen {
+    send(service, request(Method::GET, target)).await
+}
+
+/// An answer, read.
+#[derive(Debug)]
+pub struct Seen {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Seen {
+    /// The body, which must be JSON.
+    pub fn json(&self) -> Value {
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/json");
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    /// The status, the headers that matter and the body, for a snapshot.
+    pub fn shown(&self) -> String {
+        let mut shown = format!("{}\n", self.status);
+        for name in [header::ALLOW, header::CONNECTION, header::RETRY_AFTER] {
+            if let Some(value) = self.headers.get(&name) {
+                shown += &format!("{name}: {}\n", value.to_str().unwrap());
+            }
+        }
+        shown + &serde_json::to_string_pretty(&self.json()).unwrap()
+    }
+}
+
+/// Reads an answer.
+pub async fn seen(response: HttpResponse<Body>) -> Seen {
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    Seen {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        text: String::from_utf8(body.to_vec()).unwrap(),
+    }
+}
+
+/// A time.
+pub fn at(second: u32) -> DateTime<Utc> {
+    format!("2026-01-31T12:00:{second:02}.500Z").parse().unwrap()
+}
+
+/// An identifier.
+pub fn id(last: u8) -> TaskId {
+    format!("01890a5d-ac96-774b-bcce-b302099a80{last:02x}").parse().unwrap()
+}
+
+/// An engine in good health.
+pub fn status() -> EngineStatus {
+    EngineStatus {
+        engine: "engine-1".into(),
+        version: "0.1.0 (abc)".into(),
+        pid: 42,
+        started_at: at(0),
+        data_dir: "/var/lib/orchestrator".into(),
+        socket: "/run/orchestrator.sock".into(),
+        http: Some(ADDRESS.into()),
+        storage: StorageStatus {
+            backend: "filesystem".into(),
+            location: "/var/lib/orchestrator/queue.rkvs".into(),
+            writable: true,
+            reason: None,
+            free_bytes: Some(1 << 30),
+        },
+        mode: EngineMode::Active,
+        paused: false,
+        paused_groups: vec!["staging".into()],
+        max_parallel: 4,
+        tasks: [(TaskStatus::Pending, 3), (TaskStatus::Failed, 1)].into(),
+        groups: [("production".to_owned(), [(TaskStatus::Pending, 3)].into())].into(),
+    }
+}
+
+/// A command that waits for its second attempt.
+pub fn task() -> Task {
+    Task {
+        id: id(1),
+        name: "install redis".into(),
+        work: Work::Command(Command {
+            program: Program::Script { path: "/srv/scripts/redis.nu".into() },
+            cwd: "/srv".into(),
+            env: [("REGION".into(), "fra".into())].into(),
+            secrets: [("PASSWORD".into(), SecretReference::File("/etc/redis.key".into()))].into(),
+            params: Some(serde_json::json!({ "port": 6379 })),
+        }),
+        status: TaskStatus::Pending,
+        priority: 5,
+        group: "production".into(),
+        parent: Some(id(2)),
+        depends_on: vec![id(3)],
+        labels: [("team".into(), "data".into())].into(),
+        lock: Some("web-01".into()),
+        shares_workflow_lock: false,
+        retry: RetryPolicy::default(),
+        timeout_ms: Some(60_000),
+        grace_ms: 10_000,
+        not_before: None,
+        idempotency_key: None,
+        created_at: at(1),
+        started_at: Some(at(2)),
+        completed_at: None,
+        attempt: 1,
+        revived_after: 0,
+        fence: 1,
+        attempts: vec![Attempt {
+            number: 1,
+            fence: 1,
+            started_at: at(2),
+            ended_at: Some(at(3)),
+            outcome: Some(AttemptOutcome::Failed),
+            exit_code: Some(2),
+            signal: None,
+            error: Some("exit status 2".into()),
+        }],
+        next_attempt_at: Some(at(4)),
+        last_error: Some("exit status 2".into()),
+        claim: None,
+        cancel: None,
+        dependents_cancelled: Vec::new(),
+        progress: Some(Progress {
+            fraction: Some(0.3),
+            done: Some(3),
+            total: Some(10),
+            message: "unpacking".into(),
+        }),
+        result: None,
+        output: Some("no space left\n".into()),
+        error: None,
+    }
+}
