@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use orchestrator_protocol::{Error, ErrorCode};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// How long a client should wait before it asks again, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -41,6 +41,16 @@ impl<T: Serialize> IntoResponse for Envelope<T> {
     fn into_response(self) -> Response {
         Json(self).into_response()
     }
+}
+
+/// The body of an answer that failed.
+#[derive(Debug, Serialize)]
+struct Failure {
+    success: bool,
+    data: Value,
+    error: String,
+    code: &'static str,
+    details: Option<Map<String, Value>>,
 }
 
 /// An answer that failed.
@@ -161,13 +171,8 @@ impl From<Error> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({
-            "success": false,
-            "data": self.data,
-            "error": self.message,
-            "code": self.code,
-            "details": if self.details.is_empty() { Value::Null } else { self.details.into() },
-        });
+        let details = (!self.details.is_empty()).then_some(self.details);
+        let body = Failure { success: false, data: self.data, error: self.message, code: self.code, details };
         let mut response = (self.status, Json(body)).into_response();
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));

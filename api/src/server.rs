@@ -102,7 +102,7 @@ pub async fn serve_within(
     connections.close();
     if tokio::time::timeout(farewell, connections.wait()).await.is_err() {
         warn!(connections = connections.len(), "requests that were under way are given up");
-        return Ok(());
+        door.cut.cancel();
         connections.wait().await;
     }
     Ok(())

@@ -200,7 +200,7 @@ async fn each_no_of_the_engine_has_its_status() {
 
 #[tokio::test]
 async fn faults_of_the_engine_are_not_told_to_clients() {
-    let told = r#"{"code":"internal","data":null,"details":null,"error":"the engine failed; its log says more","success":false}"#;
+    let told = r#"{"success":false,"data":null,"error":"the engine failed; its log says more","code":"internal","details":null}"#;
     for code in [ErrorCode::Internal, ErrorCode::VersionMismatch, ErrorCode::Unknown] {
         let service = Fake::new(move |_| Err(Error::new(code, "secret path").with_help("secret help")));
         let answer = get(&service, "/health").await;

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
+use std::time::Duration;
 
 use orchestrator_api::limits::Limits;
 use orchestrator_protocol::socket::user_id;
@@ -65,17 +66,38 @@ async fn another_users_process_that_is_gone_does_not_pass_for_root() {
         return;
     }
     let service = Fake::healthy();
-    // The kernel takes the connection in; its request is there, and its process gone, when it is judged.
+    // The kernel takes the connection in. When it is judged the request is there, its process is gone, and
+    // of the socket the addresses alone are left.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let request = format!("GET /tasks HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    // What follows the first request hides the end of the connection from whoever reads it.
+    let request = format!("GET /tasks HTTP/1.1\r\nHost: {address}\r\n\r\n").repeat(2);
     let client = as_nobody(address, &request, "exec 3>&-").status();
     assert!(tokio::time::timeout(PATIENCE, client).await.unwrap().unwrap().success());
+    tokio::time::timeout(PATIENCE, shown_as_roots(address)).await.unwrap();
     let served = Served::on(listener, &service, Limits::default());
     let answer = served.talk(&served.get_last("/health")).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     served.end().await;
     assert_eq!(service.asked().len(), 1, "only the owner's question: {:?}", service.asked());
+}
+
+/// Waits until the kernel has let go of the far end of a connection to `address` (state 05, FIN-WAIT-2)
+/// and shows it with user 0.
+async fn shown_as_roots(address: SocketAddr) {
+    let remote = format!(":{:04X}", address.port());
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        looks.tick().await;
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let is_far_end = |line: &str| {
+            let fields: Vec<_> = line.split_ascii_whitespace().collect();
+            fields[2].ends_with(&remote) && fields[3] == "05" && fields[7] == "0"
+        };
+        if table.lines().skip(1).any(is_far_end) {
+            return;
+        }
+    }
 }
 
 #[tokio::test]
