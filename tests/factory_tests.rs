@@ -6,7 +6,8 @@ use orchestrator_engine::config::{Arguments, Config};
 use orchestrator_engine::engine::open_store;
 
 fn config(directory: &std::path::Path, storage: Option<&str>) -> Config {
-    let mut arguments = vec!["orchestrator".to_owned(), "--data-dir".to_owned(), directory.to_str().unwrap().to_owned()];
+    let mut arguments =
+        vec!["orchestrator".to_owned(), "--data-dir".to_owned(), directory.to_str().unwrap().to_owned()];
     arguments.extend(storage.map(|storage| format!("--storage-type={storage}")));
     Config::load(Arguments::parse_from(arguments)).unwrap()
 }

@@ -37,7 +37,14 @@ struct Inside {
 impl Inside {
     async fn start(directory: &Path, store: Arc<dyn Store>) -> Self {
         let socket = directory.join("engine.sock");
-        let arguments = ["orchestrator", "--no-http", "--data-dir", directory.to_str().unwrap(), "--socket", socket.to_str().unwrap()];
+        let arguments = [
+            "orchestrator",
+            "--no-http",
+            "--data-dir",
+            directory.to_str().unwrap(),
+            "--socket",
+            socket.to_str().unwrap(),
+        ];
         let mut config = Config::load(Arguments::parse_from(arguments)).unwrap();
         config.runner = RUNNER.into();
         config.runner_args = Vec::new();
@@ -60,7 +67,8 @@ impl Inside {
             retry: Some(RetryPolicy { max_retries: 0, ..RetryPolicy::default() }),
             ..NewTask::default()
         };
-        let request = SubmitRequest { tasks: vec![task], workflow: None, idempotency_key: Some(name.to_owned()) };
+        let request =
+            SubmitRequest { tasks: vec![task], workflow: None, idempotency_key: Some(name.to_owned()) };
         Ok(self.ask(request).await?.id.unwrap())
     }
 
@@ -73,7 +81,9 @@ impl Inside {
                 other => last = Some(other),
             }
             tokio::task::yield_now().await;
-            tokio::task::spawn_blocking(|| std::thread::park_timeout(Duration::from_millis(5))).await.unwrap();
+            tokio::task::spawn_blocking(|| std::thread::park_timeout(Duration::from_millis(5)))
+                .await
+                .unwrap();
         }
         panic!("the task does not end: {last:?}");
     }
@@ -223,7 +233,8 @@ struct SmallDisk<'a>(&'a Path);
 impl<'a> SmallDisk<'a> {
     fn mount(at: &'a Path) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(at).status().unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(at).status().unwrap();
         if mounted.success() {
             return Some(Self(at));
         }
@@ -273,7 +284,11 @@ fn a_really_full_disk_corrupts_nothing() {
     drop(file);
     fs::remove_file(&filler).unwrap();
     let second = wait::until("the engine to go on", || {
-        let request = SubmitRequest { tasks: vec![task("second")], workflow: None, idempotency_key: Some("second".into()) };
+        let request = SubmitRequest {
+            tasks: vec![task("second")],
+            workflow: None,
+            idempotency_key: Some("second".into()),
+        };
         engine.client().call(request).ok()?.id
     });
     assert_eq!(engine.wait(second).status, TaskStatus::Completed);

@@ -21,6 +21,7 @@ use nu_protocol::{LabeledError, Signals, Span};
 use orchestrator_protocol::client::start::{StartOptions, connect_or_start, find_program};
 use orchestrator_protocol::client::{Client, ClientError, Items};
 use orchestrator_protocol::request::{Call, Subscription};
+use rustix::process::{Pid, getppid};
 
 use crate::errors::Failure;
 use crate::plugin::Orchestrator;
@@ -42,6 +43,8 @@ pub struct Session {
     pool: Arc<Pool>,
     target: Arc<Target>,
     signals: Signals,
+    /// The shell: this process ends with it, so a wait must not outlive it.
+    shell: Option<Pid>,
     may_start: bool,
 }
 
@@ -59,7 +62,7 @@ impl Session {
     /// A session with a given engine.
     pub fn new(pool: &Arc<Pool>, target: Target, signals: Signals) -> Self {
         let may_start = target.may_start_by_itself();
-        Self { pool: Arc::clone(pool), target: Arc::new(target), signals, may_start }
+        Self { pool: Arc::clone(pool), target: Arc::new(target), signals, shell: getppid(), may_start }
     }
 
     /// The same, but it never starts an engine.
@@ -74,9 +77,9 @@ impl Session {
         &self.target
     }
 
-    /// Whether the user has pressed Ctrl-C.
+    /// Whether nobody waits for an answer any more: the user has pressed Ctrl-C, or the shell is gone.
     pub fn interrupted(&self) -> bool {
-        self.signals.interrupted()
+        self.signals.interrupted() || getppid() != self.shell
     }
 
     /// The signals of the command.

@@ -155,6 +155,18 @@ impl Shell {
         text.replace(self.home().to_str().unwrap(), "HOME").trim_end().to_owned()
     }
 
+    /// The processes of the user's plugin.
+    pub fn plugins(&self) -> Vec<String> {
+        let plugin = self.home().join("nu_plugin_orchestrator");
+        let is_plugin = |pid: &String| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with(plugin.as_os_str().as_encoded_bytes())
+        };
+        let names =
+            fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(is_plugin).collect()
+    }
+
     /// A connection to the engine, if one runs.
     pub fn client(&self) -> Option<Client> {
         Client::connect(&self.socket(), Some(wait::PATIENCE)).ok()
@@ -230,6 +242,12 @@ impl Running {
     pub fn interrupt(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    }
+
+    /// Ends the shell as a crash would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Waits for its end; what it printed on standard error.

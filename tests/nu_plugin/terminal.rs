@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use orchestrator_tests::wait;
 use serde_json::json;
 
 use crate::shell::{Running, Shell, bounded};
@@ -46,6 +47,24 @@ fn ctrl_c_stops_waiting_and_not_the_task() {
     shell.go();
     let ended = shell.value("orchestrator task list | orchestrator task wait | get status | uniq");
     assert_eq!(ended, json!(["Completed"]));
+}
+
+#[test]
+fn the_plugin_ends_with_its_shell_though_it_waits() {
+    let Some(shell) = Shell::new() else { return };
+    shell.waiting_script("long.nu");
+    let id = shell.text("(orchestrator task submit long.nu).id");
+    let lines = [
+        format!("orchestrator task logs {id} --follow --raw"),
+        format!("print ready; orchestrator task wait {id}"),
+        format!("print ready; [\"{id}\"] | orchestrator task wait"),
+    ];
+    let running: Vec<Running> = lines.iter().map(|line| Running::start(&shell, line)).collect();
+    assert!(running.iter().all(|shell| shell.line() == "ready"));
+    wait::until("three plugins", || (shell.plugins().len() == 3).then_some(()));
+    running.into_iter().for_each(Running::kill);
+    wait::until("the plugins to end", || shell.plugins().is_empty().then_some(()));
+    shell.go();
 }
 
 /// What a terminal is sent when a line runs on it.

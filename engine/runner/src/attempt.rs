@@ -4,6 +4,12 @@
 //! place, with its identity in it and with a lock on it that it holds as long as it lives: exclusively,
 //! and in one step. So of two runners one starts, a mark without a lock means a runner that is gone,
 //! and an engine can put a mark of its own there, after which no runner starts any more.
+//!
+//! Besides, the runner leaves `child.json` (who the script is), `progress.json`, `output/` (see
+//! [`crate::output`]) and, when everything that it started is gone, `status.json`. Every file says which
+//! version of the protocol it is written in; a newer one is refused, unknown fields are not.
+
+mod leftovers;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -13,12 +19,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::identity::{self, ProcessIdentity};
-use crate::process::{self, Cgroup};
 use crate::spec::{self, Spec};
 use crate::status::{self, Progress, Status};
 use crate::supervise;
@@ -72,8 +78,12 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Makes the directory of a new attempt.
+    /// Makes the directory of a new attempt, for its owner alone.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is one.
     pub fn create(directory: &Path, spec: &Spec) -> io::Result<Self> {
+        let directory = &std::path::absolute(directory)?;
         if let Some(parent) = directory.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
@@ -83,7 +93,11 @@ impl Attempt {
     }
 
     /// The directory of an attempt that is there.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
     pub fn open(directory: &Path) -> io::Result<Self> {
+        let directory = &std::path::absolute(directory)?;
         if !fs::metadata(directory)?.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "an attempt is a directory"));
         }
@@ -101,12 +115,11 @@ impl Attempt {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let pid = Pid::from_child(&child);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(Runner { child, pidfd })
+        Ok(Runner { child })
     }
 
-    /// What became of it.
+    /// What became of it: judged by what the runner said last, then by the machine's boot and by the
+    /// lock on the start mark, never by a process's number.
     pub fn state(&self) -> io::Result<AttemptState> {
         if let Some(status) = self.status()? {
             return Ok(AttemptState::Finished(Box::new(status)));
@@ -161,12 +174,13 @@ impl Attempt {
         };
         let pid =
             Pid::from_raw(identity.pid).ok_or_else(|| io::Error::other("a start mark without a process"))?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "the runner is gone");
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Err(gone()),
+            pidfd => pidfd?,
+        };
         // The number may have been given to another process before it was opened, not after.
-        if !identity.is_alive() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the runner is gone"));
-        }
-        Ok(pidfd)
+        if identity.is_alive() { Ok(pidfd) } else { Err(gone()) }
     }
 
     /// Tells the runner to end the attempt, with grace. A runner that is gone is no error.
@@ -174,54 +188,59 @@ impl Attempt {
         self.signal(Signal::TERM)
     }
 
-    /// Tells the runner to end the attempt at once.
+    /// Tells the runner to end the attempt at once. A runner that is gone is no error.
     pub fn kill(&self) -> io::Result<()> {
         self.signal(Signal::USR1)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
         match self.pidfd() {
-            Ok(pidfd) => Ok(pidfd_send_signal(pidfd, signal)?),
+            Ok(pidfd) => match pidfd_send_signal(&pidfd, signal) {
+                Ok(()) if signal == Signal::USR1 => {
+                    // One that was stopped could not follow it. It may be gone by now.
+                    let _ = pidfd_send_signal(&pidfd, Signal::CONT);
+                    Ok(())
+                }
+                Ok(()) | Err(Errno::SRCH) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
     }
 
     /// Ends what a lost attempt has left, and returns once nothing of it is alive. How many processes
-    /// there were.
+    /// there were. Of another boot of the machine nothing can be left.
+    ///
+    /// # Errors
+    /// `ResourceBusy` while its runner is alive; `TimedOut` when something could not be ended, and it is
+    /// worth another try.
     pub fn kill_leftovers(&self) -> io::Result<usize> {
-        let Some(spec) = files::read::<Spec>(&self.directory.join(spec::FILE))? else { return Ok(0) };
-        let script: Option<ScriptProcess> = files::read(&self.directory.join(CHILD))?;
-        let this_boot = identity::boot_id()?;
-        let script = script.filter(|script| script.identity.boot_id == this_boot);
-        let cgroup = script.as_ref().and_then(|script| script.cgroup.clone()).map(Cgroup::at);
-        let fence = spec.fence.to_string();
-        let variables =
-            [("ORCHESTRATOR_TASK_ID", spec.task_id.as_str()), ("ORCHESTRATOR_FENCE", fence.as_str())];
-        let own = i32::try_from(std::process::id()).unwrap_or_default();
-        let mut killed = std::collections::BTreeSet::new();
-        loop {
-            let mut left = process::with_environment(&variables);
-            left.extend(cgroup.iter().flat_map(Cgroup::processes));
-            left.extend(script.iter().flat_map(|script| session_members(&script.identity)));
-            left.retain(|pid| *pid != own && is_living(*pid));
-            if left.is_empty() {
-                break;
+        self.refuse_running()?;
+        leftovers::kill(&self.directory)
+    }
+
+    /// Removes it with its output.
+    ///
+    /// # Errors
+    /// `ResourceBusy` while its runner is alive.
+    pub fn remove(self) -> io::Result<()> {
+        self.refuse_running()?;
+        fs::remove_dir_all(&self.directory)
+    }
+
+    fn refuse_running(&self) -> io::Result<()> {
+        match self.state()? {
+            AttemptState::Running { .. } => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, "the attempt is running"))
             }
-            if let Some(cgroup) = &cgroup {
-                // Those outside of it are ended one by one.
-                let _ = cgroup.kill();
-            }
-            for pid in left {
-                killed.insert(pid);
-                process::send(pid, libc::SIGKILL);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            _ => Ok(()),
         }
-        if let Some(cgroup) = cgroup {
-            cgroup.remove();
-        }
-        Ok(killed.len())
+    }
+
+    /// The script's process, as its runner noted it; `None` before that.
+    pub fn script(&self) -> io::Result<Option<ScriptProcess>> {
+        files::read(&self.directory.join(CHILD))
     }
 
     /// How far the script is.
@@ -234,19 +253,23 @@ impl Attempt {
 #[derive(Debug)]
 pub struct Runner {
     child: std::process::Child,
-    pidfd: OwnedFd,
 }
 
 impl Runner {
     /// Something that is readable once it is gone.
     pub fn pidfd(&self) -> io::Result<OwnedFd> {
-        self.pidfd.try_clone()
+        Ok(pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?)
     }
 
     /// Waits until it is gone.
     pub fn wait(&mut self) -> io::Result<()> {
         self.child.wait().map(drop)
     }
+}
+
+/// What the attempt's cgroup is called.
+pub(crate) fn cgroup_name(spec: &Spec) -> String {
+    format!("orchestrator-{}-{}", spec.task_id, spec.fence)
 }
 
 /// Puts a start mark in its place, exclusively, and returns it with the lock on it.
@@ -258,28 +281,7 @@ pub(crate) fn put_start_mark(directory: &Path, runner: Option<ProcessIdentity>) 
         .map_err(io::Error::from)
         .and_then(|()| Ok(flock(&file, FlockOperation::NonBlockingLockExclusive)?))
         .and_then(|()| fs::hard_link(&scratch, directory.join(START_MARK)));
-    fs::remove_file(&scratch)?;
+    // Left behind it harms nobody.
+    let _ = fs::remove_file(&scratch);
     result.map(|()| file)
-}
-
-/// The processes of a session, if its leader's number has not been given to a later process.
-fn session_members(leader: &ProcessIdentity) -> Vec<i32> {
-    let living = process::processes();
-    let stolen = living.iter().any(|(pid, stat)| {
-        *pid == leader.pid && identity::stat_field(stat, 22).is_some_and(|start| start != leader.start_time)
-    });
-    if stolen {
-        return Vec::new();
-    }
-    let session = u64::try_from(leader.pid).ok();
-    let is_member = |stat: &str| {
-        identity::stat_field(stat, 6) == session
-            && identity::stat_field(stat, 22).is_some_and(|start| start >= leader.start_time)
-    };
-    living.into_iter().filter(|(_, stat)| is_member(stat)).map(|(pid, _)| pid).collect()
-}
-
-fn is_living(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

@@ -13,11 +13,20 @@ pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Puts a JSON file in its place at once. Not synced: after a power cut it may be missing.
+/// A value with the version of the protocol that it is written in.
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    protocol: u32,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+/// Puts a JSON object in its place at once, with the protocol's version in it. Not synced: after a
+/// power cut it may be missing.
 pub fn replace<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let scratch = path.with_extension("tmp");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
+    file.write_all(&serde_json::to_vec(&Versioned { protocol: crate::PROTOCOL, value })?)?;
     fs::rename(&scratch, path)
 }
 

@@ -36,6 +36,13 @@ impl ProcessIdentity {
     }
 }
 
+/// Whether a process belongs to this boot of the machine and to this PID namespace, so that its number
+/// means here what it meant there.
+pub fn is_here(identity: &ProcessIdentity) -> bool {
+    boot_id().is_ok_and(|boot| boot == identity.boot_id)
+        && pid_namespace().is_ok_and(|namespace| namespace == identity.pid_namespace)
+}
+
 /// The identifier of this boot of the machine.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())

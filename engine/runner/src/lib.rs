@@ -9,12 +9,14 @@
 //! - [`attempt`]: the directory, from the engine's side: create, spawn, what became of it, cancel.
 //! - [`spec`] and [`status`]: what the engine says first and what the runner says last.
 //! - [`identity`]: how a process is known. [`output`]: the spool, its writer and its reader.
-//! - [`words`]: what a script can say to the engine. [`mask`]: what must not be seen.
+//! - [`lines`]: from bytes to lines. [`words`]: what a script can say to the engine. [`mask`]: what must
+//!   not be seen.
 //! - [`supervise`]: the runner itself. [`process`]: everything particular to Linux.
 
 pub mod attempt;
 pub mod files;
 pub mod identity;
+pub mod lines;
 pub mod mask;
 pub mod output;
 pub mod process;
@@ -33,12 +35,15 @@ pub const PROTOCOL: u32 = 1;
 /// Exit code of a runner that found the attempt started, or abandoned, already.
 pub const EXIT_ALREADY_STARTED: u8 = 3;
 
-/// The runner's entry: the only argument is the attempt's directory.
+/// The runner's entry: the only argument is the attempt's directory. To be called first in a program,
+/// before it has threads or open files.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Some(directory) = arguments.next().map(PathBuf::from) else {
         eprintln!("orchestrator-runner: the directory of an attempt is missing; the engine gives it");
         return ExitCode::from(2);
     };
+    // SAFETY: this is the start of a program; nothing was opened yet but the standard three.
+    unsafe { process::close_inherited() };
     match supervise::run(&directory) {
         Ok(code) => code,
         Err(error) => {

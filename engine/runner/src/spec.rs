@@ -1,6 +1,12 @@
 //! What the engine tells a runner before it starts it.
 
+use std::env::VarError;
+use std::fs::File;
+use std::io::Read;
+
 use serde::{Deserialize, Serialize};
+
+use crate::mask;
 
 /// The file in the attempt's directory.
 pub const FILE: &str = "spec.json";
@@ -9,9 +15,7 @@ pub const FILE: &str = "spec.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spec {
-    /// [`crate::PROTOCOL`] of the writer.
-    pub protocol: u32,
-    /// The program's path.
+    /// The program's path, or a name that is looked for in the `PATH` of `env`.
     pub program: String,
     /// Its arguments, without its name.
     pub args: Vec<String>,
@@ -42,7 +46,6 @@ pub struct Spec {
 impl Default for Spec {
     fn default() -> Self {
         Self {
-            protocol: crate::PROTOCOL,
             program: String::new(),
             args: Vec::new(),
             env: Vec::new(),
@@ -74,17 +77,22 @@ impl Secret {
     pub fn resolve(&self) -> Result<String, String> {
         let problem = |what: String| format!("the secret '{}' ({}) {what}", self.name, self.reference);
         match self.reference.split_once(':') {
-            Some(("env", variable)) => {
-                std::env::var(variable).map_err(|_| problem("is not in the engine's environment".into()))
-            }
+            Some(("env", variable)) => std::env::var(variable).map_err(|error| match error {
+                VarError::NotPresent => problem("is not in the engine's environment".into()),
+                VarError::NotUnicode(_) => problem("is not text in UTF-8".into()),
+            }),
             Some(("file", path)) => {
-                let text = std::fs::read_to_string(path)
+                let mut text = String::new();
+                // One byte more than is accepted, and the line end.
+                let bound = mask::MAX_BYTES as u64 + 3;
+                File::open(path)
+                    .and_then(|file| file.take(bound).read_to_string(&mut text))
                     .map_err(|error| problem(format!("cannot be read: {error}")))?;
-                Ok(text
+                let text = text
                     .strip_suffix('\n')
                     .map(|text| text.strip_suffix('\r').unwrap_or(text))
-                    .unwrap_or(&text)
-                    .to_owned())
+                    .unwrap_or(&text);
+                Ok(text.to_owned())
             }
             _ => Err(problem("is neither env:NAME nor file:PATH".into())),
         }

@@ -58,15 +58,23 @@ pub struct Failure {
     pub message: String,
 }
 
-/// How much was printed, and how much of it was not kept.
+/// How much was printed, and how much of it was not kept. A line of more than 64 KiB counts as several.
+/// Bytes are those of the lines as they are spooled: masked, and without line ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Totals {
     /// Lines.
     pub lines: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Lines of these that were dropped from the middle, because there were too many.
+    pub dropped_lines: u64,
+    /// Bytes of these.
+    pub dropped_bytes: u64,
     /// Lines that could not be written, because the disk was full or failed.
     pub unwritten_lines: u64,
+    /// Bytes of these.
+    pub unwritten_bytes: u64,
 }
 
 /// How far a script is, as it said last.

@@ -4,51 +4,46 @@
 //! alive any more; only then it writes how the script ended. Whoever reads `status.json` knows that
 //! nothing is left.
 
-use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+mod collect;
+mod status_file;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 
+use self::collect::Collector;
+use self::status_file::StatusFile;
 use crate::attempt::{self, ScriptProcess, put_start_mark};
 use crate::identity::ProcessIdentity;
-use crate::mask::{MIN_CHARS, Masker};
-use crate::output::{Spool, Stream};
-use crate::process::{self, Cgroup, Child, Ended, Launch};
+use crate::mask::{Masker, Refused};
+use crate::output::Spool;
+use crate::process::{self, Cgroup, Child, Ended, Launch, Member};
 use crate::spec::{self, Spec};
-use crate::status::{self, Failure, Progress, Reason, Status};
-use crate::words::{self, Word};
+use crate::status::{self, Reason, Status};
 use crate::{EXIT_ALREADY_STARTED, PROTOCOL, files};
 
-/// How much is read from a pipe at once.
-const READ_BYTES: usize = 64 * 1024;
-/// A line longer than this is cut into several.
-const MAX_LINE_BYTES: usize = 64 * 1024;
-/// How many lines of standard error are kept for the error message, and how long each may be.
-const TAIL_LINES: usize = 5;
-const TAIL_LINE_CHARS: usize = 500;
-/// Room for the status, reserved while there is some: a disk that fills up later cannot hide how the
-/// script ended.
-const STATUS_RESERVE_BYTES: i64 = 64 * 1024;
-/// Between two writes of the progress.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// What is left when a script ends may have so long to end by itself: a `tee` has yet to write what it
+/// has read.
+const SETTLE: Duration = Duration::from_millis(200);
 /// Between two looks for what is left, while it is being ended.
 const LEFTOVER_INTERVAL: Duration = Duration::from_millis(20);
-/// Between two tries to write the status to a disk that is full.
-const STATUS_PAUSE: Duration = Duration::from_millis(500);
-/// How often that is tried: about ten minutes.
-const STATUS_TRIES: u32 = 1_200;
 
 /// Runs the attempt of a directory.
 pub fn run(directory: &Path) -> io::Result<ExitCode> {
     let directory = fs::canonicalize(directory)?;
     // The engine's terminal and its end are none of the runner's business. Fails for a leader only.
     let _ = rustix::process::setsid();
+    // Before the mark: from then on an engine may send some.
+    let signals =
+        process::signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP, libc::SIGCHLD])?;
+    process::become_subreaper()?;
     let _lock = match put_start_mark(&directory, Some(ProcessIdentity::own()?)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -56,17 +51,21 @@ pub fn run(directory: &Path) -> io::Result<ExitCode> {
         }
         Err(error) => return Err(error),
     };
-    let signals = process::signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGCHLD])?;
-    process::become_subreaper()?;
     let status_file = StatusFile::reserve(&directory)?;
-    let spec: Spec = files::read(&directory.join(spec::FILE))?
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the attempt has no spec.json"))?;
-    let status = match Supervision::start(&directory, &spec, signals) {
-        Ok(supervision) => supervision.run(),
+    let status = match supervise(&directory, signals) {
+        Ok(status) => status,
         Err(error) => start_failed(error),
     };
     status_file.write(&status)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the script and stays until nothing of it is left. An error says why it was not started.
+fn supervise(directory: &Path, signals: File) -> Result<Status, String> {
+    let spec: Spec = files::read(&directory.join(spec::FILE))
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| "nobody has said what to start: the attempt has no spec.json".to_owned())?;
+    Ok(Supervision::start(directory, &spec, signals)?.run())
 }
 
 /// Milliseconds since the Unix epoch.
@@ -97,62 +96,6 @@ fn start_failed(error: String) -> Status {
     }
 }
 
-/// The file that the status will be, with room reserved.
-struct StatusFile<'a> {
-    directory: &'a Path,
-    file: File,
-}
-
-impl<'a> StatusFile<'a> {
-    const SCRATCH: &'static str = "status.tmp";
-
-    fn reserve(directory: &'a Path) -> io::Result<Self> {
-        let path = directory.join(Self::SCRATCH);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        process::reserve(&file, STATUS_RESERVE_BYTES);
-        Ok(Self { directory, file })
-    }
-
-    /// Puts the status in its place, durably. A full disk is waited for.
-    fn write(mut self, status: &Status) -> io::Result<()> {
-        let mut bytes = serde_json::to_vec(status)?;
-        for _ in 1..STATUS_TRIES {
-            match self.try_write(&bytes) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    // A long result is the first thing to do without.
-                    if bytes.len() as i64 > STATUS_RESERVE_BYTES {
-                        let failure = Some(Failure {
-                            permanent: false,
-                            message: "its result could not be stored: the disk is full".into(),
-                        });
-                        bytes = serde_json::to_vec(&Status { result: None, failure, ..status.clone() })?;
-                    }
-                    std::thread::sleep(STATUS_PAUSE);
-                }
-                other => return other,
-            }
-        }
-        self.try_write(&bytes)
-    }
-
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.rewind()?;
-        self.file.write_all(bytes)?;
-        self.file.set_len(bytes.len() as u64)?;
-        self.file.sync_all()?;
-        fs::rename(self.directory.join(Self::SCRATCH), self.directory.join(status::FILE))?;
-        File::open(self.directory)?.sync_all()
-    }
-}
-
-/// One of the script's two pipes.
-struct Source {
-    stream: Stream,
-    pipe: Option<File>,
-    /// What was read and is not yet a whole line.
-    partial: Vec<u8>,
-}
-
 /// Why the script is being ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -163,47 +106,33 @@ enum Ending {
 }
 
 struct Supervision<'a> {
-    directory: &'a Path,
     spec: &'a Spec,
     signals: File,
     script: i32,
     cgroup: Option<Cgroup>,
     started_at: u64,
     deadline: Option<Instant>,
-    sources: [Source; 2],
-    spool: Spool,
-    masker: Masker,
+    collector: Collector<'a>,
     ended: Option<Ended>,
+    /// Until when what the script left may end by itself.
+    settle_until: Option<Instant>,
     ending: Option<Ending>,
     kill_at: Option<Instant>,
-    killed: bool,
-    leftovers: u64,
-    result: Option<serde_json::Value>,
-    failure: Option<Failure>,
-    stderr_tail: VecDeque<String>,
-    progress: Option<Progress>,
-    progress_written: Option<Instant>,
+    leftovers: BTreeSet<Member>,
 }
 
 impl<'a> Supervision<'a> {
     fn start(directory: &'a Path, spec: &'a Spec, signals: File) -> Result<Self, String> {
         let say = |what: &str, error: io::Error| format!("{what}: {error}");
-        let mut masker = Masker::default();
-        let mut secrets = serde_json::Map::new();
-        let mut short = Vec::new();
-        for secret in &spec.secrets {
-            let value = secret.resolve()?;
-            if !masker.add(&value) {
-                short.push(&secret.name);
-            }
-            secrets.insert(secret.name.clone(), value.into());
-        }
+        let (masker, secrets, short) = resolve_secrets(spec)?;
         let mut spool = Spool::create(directory, spec.output_limit_bytes)
             .map_err(|error| say("the output cannot be kept", error))?;
         for name in short {
-            let note =
-                format!("the secret '{name}' is shorter than {MIN_CHARS} characters and is not masked");
-            spool.add(now_ms(), Stream::Err, &note, false);
+            collect::note(
+                &mut spool,
+                now_ms(),
+                &format!("the secret '{name}' is not masked: {}", Refused::TooShort),
+            );
         }
         let mut env = spec.env.clone();
         let inherited = if secrets.is_empty() {
@@ -220,98 +149,57 @@ impl<'a> Supervision<'a> {
             None => File::open("/dev/null").map(OwnedFd::from),
         }
         .map_err(|error| say("standard input cannot be prepared", error))?;
-        let pipe = || process::pipe().map_err(|error| say("the output cannot be read", error));
+        let pipe = || process::output_pipe().map_err(|error| say("the output cannot be read", error));
         let ((out, out_writer), (err, err_writer)) = (pipe()?, pipe()?);
-        let cgroup = if spec.cgroup {
-            Cgroup::create(&format!("orchestrator-{}-{}", spec.task_id, spec.fence))
-        } else {
-            None
-        };
+        let mut cgroup = if spec.cgroup { Cgroup::create(&attempt::cgroup_name(spec)) } else { None };
         let launch = Launch {
             program: spec.program.clone(),
             args: spec.args.clone(),
             env,
             cwd: spec.cwd.clone(),
-            stdio: [stdin, out_writer.into(), err_writer.into()],
+            stdio: [stdin, out_writer, err_writer],
             inherited,
         };
         let started_at = now_ms();
-        let script = match process::start(launch, cgroup.as_ref()) {
-            Ok(script) => script,
-            Err(error) => {
-                if let Some(cgroup) = cgroup {
-                    cgroup.remove();
-                }
-                return Err(error.to_string());
-            }
-        };
-        let source = |stream, pipe| Source { stream, pipe: Some(pipe), partial: Vec::new() };
-        let this = Self {
-            directory,
+        let started = process::start(launch, cgroup.as_ref());
+        if !matches!(started, Ok((_, true)))
+            && let Some(unused) = cgroup.take()
+        {
+            unused.remove();
+        }
+        let (script, _) = started.map_err(|error| error.to_string())?;
+        note_script(directory, script, cgroup.as_ref());
+        Ok(Self {
             spec,
             signals,
             script,
             cgroup,
             started_at,
-            deadline: spec.timeout_ms.map(|timeout| Instant::now() + Duration::from_millis(timeout)),
-            sources: [source(Stream::Out, out), source(Stream::Err, err)],
-            spool,
-            masker,
+            deadline: spec
+                .timeout_ms
+                .and_then(|timeout| Instant::now().checked_add(Duration::from_millis(timeout))),
+            collector: Collector::new(directory, spool, masker, out, err),
             ended: None,
+            settle_until: None,
             ending: None,
             kill_at: None,
-            killed: false,
-            leftovers: 0,
-            result: None,
-            failure: None,
-            stderr_tail: VecDeque::new(),
-            progress: None,
-            progress_written: None,
-        };
-        this.note_script();
-        Ok(this)
-    }
-
-    /// Lets an engine find the script should this process be killed.
-    fn note_script(&self) {
-        let Ok(identity) = ProcessIdentity::of(self.script) else { return };
-        let cgroup = self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
-        let note = ScriptProcess { identity, cgroup };
-        // Without it an engine still finds what carries the task's variables.
-        let _ = files::replace(&self.directory.join(attempt::CHILD), &note);
+            leftovers: BTreeSet::new(),
+        })
     }
 
     fn run(mut self) -> Status {
-        let mut everything_gone = false;
-        while !everything_gone {
+        loop {
             self.wait();
-            for signal in process::take_signals(&mut self.signals) {
-                match signal {
-                    libc::SIGTERM | libc::SIGINT => self.end(Ending::Cancelled),
-                    libc::SIGUSR1 => {
-                        self.end(Ending::Cancelled);
-                        self.kill_at = Some(Instant::now());
-                    }
-                    _ => {}
-                }
+            // Taken before children are looked for: a child that ends in between wakes the next wait.
+            let signals = process::take_signals(&mut self.signals);
+            let is_everything_gone = self.reap();
+            self.obey(&signals);
+            self.collector.read();
+            if is_everything_gone {
+                break;
             }
-            for index in 0..self.sources.len() {
-                self.read(index);
-            }
-            self.spool.flush();
-            self.write_progress(false);
-            everything_gone = self.reap();
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) && self.ended.is_none() {
-                self.end(Ending::TimedOut);
-            }
-            if self.ended.is_some() && !everything_gone && self.ending.is_none() {
-                self.end(Ending::Leftovers);
-            }
-            if self.kill_at.is_some_and(|at| Instant::now() >= at) && !everything_gone {
-                self.kill();
-            }
+            self.go_on(Instant::now());
         }
-        self.drain();
         if let Some(cgroup) = &self.cgroup {
             cgroup.remove();
         }
@@ -320,25 +208,23 @@ impl<'a> Supervision<'a> {
 
     /// Waits until there is something to read, to reap or to do.
     fn wait(&self) {
-        let mut at = [self.deadline.filter(|_| self.ended.is_none()), self.kill_at.filter(|_| !self.killed)]
-            .into_iter()
-            .flatten()
-            .min();
-        if self.ending.is_some() {
+        let mut at = vec![self.collector.due()];
+        if self.ending.is_none() {
+            at.push(self.settle_until);
+            at.push(self.deadline.filter(|_| self.ended.is_none()));
+        } else {
             let soon = Instant::now() + LEFTOVER_INTERVAL;
-            at = Some(at.map_or(soon, |at| at.min(soon)));
+            at.push(Some(self.kill_at.map_or(soon, |kill_at| kill_at.max(soon))));
+            // Only children tell of their end; what else is in the cgroup is looked for.
+            at.push(self.ended.map(|_| soon));
         }
-        if let (Some(_), Some(written)) = (&self.progress, self.progress_written) {
-            let due = written + PROGRESS_INTERVAL;
-            at = Some(at.map_or(due, |at| at.min(due)));
-        }
-        let timeout = at.map(|at| {
+        let timeout = at.into_iter().flatten().min().map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
-        let pipes = self.sources.iter().filter_map(|source| source.pipe.as_ref());
-        let mut polled: Vec<PollFd<'_>> = pipes
-            .map(AsFd::as_fd)
+        let mut polled: Vec<PollFd<'_>> = self
+            .collector
+            .pipes()
             .chain([self.signals.as_fd()])
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
@@ -346,115 +232,7 @@ impl<'a> Supervision<'a> {
         let _ = poll(&mut polled, timeout.as_ref());
     }
 
-    /// Reads what one pipe holds now, at most [`READ_BYTES`].
-    fn read(&mut self, index: usize) {
-        let source = &mut self.sources[index];
-        let Some(pipe) = &mut source.pipe else { return };
-        let mut polled = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if !poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0) {
-            return;
-        }
-        let start = source.partial.len();
-        source.partial.resize(start + READ_BYTES, 0);
-        let read = pipe.read(&mut source.partial[start..]).unwrap_or(0);
-        source.partial.truncate(start + read);
-        if read == 0 {
-            source.pipe = None;
-        }
-        let at_end = read == 0;
-        self.take_lines(index, at_end);
-    }
-
-    fn take_lines(&mut self, index: usize, at_end: bool) {
-        let (stream, partial) = {
-            let source = &mut self.sources[index];
-            (source.stream, std::mem::take(&mut source.partial))
-        };
-        let now = now_ms();
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &partial) {
-            self.take_line(now, stream, &partial[start..end]);
-            start = end + 1;
-        }
-        let mut rest = &partial[start..];
-        while rest.len() > MAX_LINE_BYTES {
-            // Held back: the beginning of a value that must not be seen, and of a character.
-            let hold = self.masker.longest().min(MAX_LINE_BYTES / 2) + 4;
-            let mut cut = MAX_LINE_BYTES - hold;
-            cut = self.safe_cut(rest, cut);
-            let text = String::from_utf8_lossy(&rest[..cut]).into_owned();
-            let masked = self.masker.mask(&text).into_owned();
-            self.spool.add(now, stream, &masked, true);
-            rest = &rest[cut..];
-        }
-        if at_end && !rest.is_empty() {
-            self.take_line(now, stream, rest);
-            rest = &[];
-        }
-        self.sources[index].partial = rest.to_vec();
-    }
-
-    /// A place at or before `cut` where neither a character nor a masked value is cut.
-    fn safe_cut(&self, bytes: &[u8], cut: usize) -> usize {
-        let mut cut = cut;
-        while cut > 1 && bytes.get(cut).is_some_and(|byte| byte & 0xC0 == 0x80) {
-            cut -= 1;
-        }
-        let end = (cut + self.masker.longest()).min(bytes.len());
-        let window = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        match self.masker.match_across(&window, cut) {
-            Some(start) if start > 0 => start,
-            _ => cut,
-        }
-    }
-
-    fn take_line(&mut self, now: u64, stream: Stream, line: &[u8]) {
-        let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
-        match words::parse(&text) {
-            Some(Word::Mask(value)) => {
-                if !self.masker.add(&value) {
-                    let note = format!("a value shorter than {MIN_CHARS} characters is not masked");
-                    self.spool.add(now, stream, &note, false);
-                }
-            }
-            Some(Word::Progress(progress)) => {
-                let message = self.masker.mask(&progress.message).into_owned();
-                self.progress = Some(Progress { message, ..progress });
-                self.write_progress(false);
-            }
-            Some(Word::Result(value)) => self.result = Some(self.masker.mask_json(value)),
-            Some(Word::BadResult(why)) => self.spool.add(now, stream, &self.masker.mask(&why), false),
-            Some(Word::Fail(failure)) => {
-                let message = self.masker.mask(&failure.message).into_owned();
-                self.failure = Some(Failure { message, ..failure });
-            }
-            None => {
-                let masked = self.masker.mask(&text).into_owned();
-                self.spool.add(now, stream, &masked, false);
-                if stream == Stream::Err {
-                    if self.stderr_tail.len() == TAIL_LINES {
-                        self.stderr_tail.pop_front();
-                    }
-                    self.stderr_tail.push_back(masked.chars().take(TAIL_LINE_CHARS).collect());
-                }
-            }
-        }
-    }
-
-    fn write_progress(&mut self, last: bool) {
-        let is_due = self.progress_written.is_none_or(|written| written.elapsed() >= PROGRESS_INTERVAL);
-        if !(is_due || last) {
-            return;
-        }
-        if let Some(progress) = self.progress.take() {
-            // It is shown while it lasts; a full disk costs nothing else.
-            let _ = files::replace(&self.directory.join(attempt::PROGRESS), &progress);
-            self.progress_written = Some(Instant::now());
-        }
-    }
-
-    /// Takes note of children that have ended. Whether there are no descendants any more.
+    /// Takes note of children that have ended. Whether everything that the attempt started is gone.
     fn reap(&mut self) -> bool {
         loop {
             match process::any_child() {
@@ -462,8 +240,39 @@ impl<'a> Supervision<'a> {
                 Child::Ended(_) => {}
                 Child::Alive => return false,
                 // Every living descendant has a living ancestor that is a child, so there is none.
-                Child::None => return true,
+                // What was put into the cgroup from outside is still to be looked at.
+                Child::None => return self.cgroup.as_ref().is_none_or(Cgroup::is_empty),
             }
+        }
+    }
+
+    fn obey(&mut self, signals: &[i32]) {
+        for signal in signals {
+            // A script that has ended cannot be called off, but what it left can be ended sooner.
+            let ending = if self.ended.is_some() { Ending::Leftovers } else { Ending::Cancelled };
+            match *signal {
+                libc::SIGTERM => self.end(ending),
+                libc::SIGINT | libc::SIGUSR1 => {
+                    self.end(ending);
+                    self.kill_at = Some(Instant::now());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Does what is due.
+    fn go_on(&mut self, now: Instant) {
+        if self.ended.is_some() {
+            let settle_until = *self.settle_until.get_or_insert(now + SETTLE);
+            if settle_until <= now {
+                self.end(Ending::Leftovers);
+            }
+        } else if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.end(Ending::TimedOut);
+        }
+        if self.kill_at.is_some_and(|kill_at| kill_at <= now) {
+            self.kill();
         }
     }
 
@@ -474,50 +283,34 @@ impl<'a> Supervision<'a> {
             return;
         }
         self.ending = Some(ending);
-        self.kill_at = Some(Instant::now() + Duration::from_millis(self.spec.grace_ms));
-        let members = self.members();
-        if ending == Ending::Leftovers {
-            self.leftovers = members.len() as u64;
-        }
-        for pid in members {
-            process::send(pid, libc::SIGTERM);
+        self.kill_at = Instant::now().checked_add(Duration::from_millis(self.spec.grace_ms));
+        for member in self.members() {
+            member.send(Signal::TERM);
+            // What is stopped could not follow it.
+            member.send(Signal::CONT);
         }
     }
 
     fn kill(&mut self) {
-        self.killed = true;
+        let members = self.members();
         if let Some(cgroup) = &self.cgroup {
-            // Those outside of it are ended one by one.
+            // Those outside of it are ended one by one; so are all where it cannot be done at once.
             let _ = cgroup.kill();
         }
-        for pid in self.members() {
-            process::send(pid, libc::SIGKILL);
+        for member in members {
+            member.send(Signal::KILL);
         }
     }
 
     /// Everything that the attempt has started and that is alive.
-    fn members(&self) -> Vec<i32> {
-        let mut members = process::descendants(i32::try_from(std::process::id()).unwrap_or_default());
-        members.extend(self.cgroup.iter().flat_map(Cgroup::processes));
-        members.into_iter().collect()
-    }
-
-    /// Reads what is left in the pipes: all writers are gone.
-    fn drain(&mut self) {
-        for index in 0..self.sources.len() {
-            while let Some(pipe) = &self.sources[index].pipe {
-                let mut polled = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
-                let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-                if !poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0) {
-                    // A descriptor that somebody outside holds: nothing of this attempt writes any more.
-                    self.take_lines(index, true);
-                    break;
-                }
-                self.read(index);
-            }
+    fn members(&mut self) -> BTreeSet<Member> {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let mut members = process::descendants(&process::members(), [own]);
+        members.extend(self.cgroup.iter().flat_map(Cgroup::members));
+        if self.ended.is_some() {
+            self.leftovers.extend(&members);
         }
-        self.spool.flush();
-        self.write_progress(true);
+        members
     }
 
     fn into_status(self) -> Status {
@@ -526,6 +319,7 @@ impl<'a> Supervision<'a> {
             Some(Ending::Cancelled) => Reason::Cancelled,
             Some(Ending::Leftovers) | None => Reason::Exited,
         };
+        let collected = self.collector.finish();
         Status {
             protocol: PROTOCOL,
             reason,
@@ -533,11 +327,36 @@ impl<'a> Supervision<'a> {
             signal: self.ended.and_then(|ended| ended.signal),
             started_at: self.started_at,
             ended_at: now_ms(),
-            result: self.result,
-            failure: self.failure,
-            stderr_tail: self.stderr_tail.into(),
-            output: self.spool.totals(),
-            leftovers: self.leftovers,
+            result: collected.result,
+            failure: collected.failure,
+            stderr_tail: collected.stderr_tail,
+            output: collected.output,
+            leftovers: self.leftovers.len() as u64,
         }
     }
+}
+
+/// The secrets by name, what masks them, and the names of those that are too short to be masked.
+type Secrets<'a> = (Masker, serde_json::Map<String, serde_json::Value>, Vec<&'a str>);
+
+fn resolve_secrets(spec: &Spec) -> Result<Secrets<'_>, String> {
+    let (mut masker, mut values, mut short) = (Masker::default(), serde_json::Map::new(), Vec::new());
+    for secret in &spec.secrets {
+        let value = secret.resolve()?;
+        match masker.add(value.as_bytes()) {
+            Ok(()) => {}
+            Err(Refused::TooShort) => short.push(secret.name.as_str()),
+            Err(why) => return Err(format!("the secret '{}' cannot be masked: {why}", secret.name)),
+        }
+        values.insert(secret.name.clone(), value.into());
+    }
+    Ok((masker, values, short))
+}
+
+/// Lets an engine find the script should this process be killed.
+fn note_script(directory: &Path, script: i32, cgroup: Option<&Cgroup>) {
+    let Ok(identity) = ProcessIdentity::of(script) else { return };
+    let cgroup = cgroup.map(|cgroup| cgroup.path().to_owned());
+    // Without it an engine still finds what carries the task's variables.
+    let _ = files::replace(&directory.join(attempt::CHILD), &ScriptProcess { identity, cgroup });
 }

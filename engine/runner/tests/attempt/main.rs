@@ -1,0 +1,9 @@
+//! What a runner promises, with real processes.
+
+mod ending;
+mod hiding;
+mod lost;
+mod output;
+mod running;
+mod starting;
+mod support;
