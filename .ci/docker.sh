@@ -71,18 +71,27 @@ start_dockerd() {
     dockerd_path=$PATH
     tried=''
     while ! launch_dockerd; do
-        if grep -qi 'iptables' "$docker_log" && [ "${tried#*filter}" = "$tried" ] && use_legacy_filter; then
-            tried="$tried filter"
-        elif grep -qi 'cgroup' "$docker_log" && [ "${tried#*cgroups}" = "$tried" ]; then
-            tried="$tried cgroups"
+        if complains_of iptables && untried legacy-iptables && use_legacy_filter; then
+            :
+        elif complains_of iptables && untried no-iptables; then
+            # Containers then reach each other, and nothing else.
+            dockerd_options="$dockerd_options --iptables=false --ip-masq=false"
+        elif complains_of cgroup && untried cgroups; then
             quietly cgroups 'mounting control groups' mount_cgroups || true
-        elif grep -qiE 'graphdriver|storage-driver|overlay' "$docker_log" && [ "${tried#*storage}" = "$tried" ]; then
-            tried="$tried storage"
+        elif complains_of 'graphdriver|storage-driver|overlay' && untried vfs; then
             dockerd_options="$dockerd_options --storage-driver=vfs"
         else
             return 1
         fi
     done
+}
+
+complains_of() { grep -E 'failed to start|level=(fatal|error)' "$docker_log" | grep -qiE "$1"; }
+
+# Whether this has not been tried yet; now it has.
+untried() {
+    case " $tried " in *" $1 "*) return 1 ;; esac
+    tried="$tried $1"
 }
 
 docker_engine() {
@@ -110,7 +119,7 @@ docker_engine() {
     if ! have dockerd || ! have docker; then
         missing Docker "$(ask_for docker.io)"
     elif start_dockerd; then
-        found Docker "$(docker version --format '{{.Server.Version}}')${tried:+ (after changing:$tried)}"
+        found Docker "$(docker version --format '{{.Server.Version}}')${tried:+ (it needed:$tried)}"
     else
         missing Docker "dockerd does not start here: $(why_no_docker)"
     fi

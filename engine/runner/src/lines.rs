@@ -153,6 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mask::Masker;
 
     /// Everything that comes out of chunks, with parts put together again.
     fn lines_of(chunks: &[&[u8]], longest: usize) -> Vec<Vec<u8>> {
@@ -239,6 +240,40 @@ mod tests {
             }
             let chunks: Vec<&[u8]> = text.chunks(chunk).collect();
             prop_assert_eq!(lines_of(&chunks, longest), expected);
+        }
+
+        /// Wherever values stand in a line without an end, and however it comes in, none of them shows.
+        #[test]
+        fn values_do_not_show_across_cuts(
+            places in prop::collection::vec(0..200_000_usize, 1..40),
+            near in prop::collection::vec(-30..30_isize, 0..6),
+            chunk in 5_000..300_000_usize,
+        ) {
+            let value = b"a value that must not be seen";
+            let mut masker = Masker::default();
+            prop_assert_eq!(masker.add(value), Ok(()));
+            let near = near.iter().enumerate().filter_map(|(cut, shift)| ((cut + 1) * MAX_LINE_BYTES).checked_add_signed(*shift));
+            let mut text = vec![b'.'; 200_000];
+            let mut free = text.len();
+            let places: std::collections::BTreeSet<usize> = places.into_iter().chain(near).collect();
+            for place in places.into_iter().rev().filter(|place| *place < 200_000) {
+                if place + value.len() <= free {
+                    text[place..place + value.len()].copy_from_slice(value);
+                    free = place;
+                }
+            }
+            let dots = text.iter().filter(|byte| **byte == b'.').count();
+            let mut shown = Vec::new();
+            let mut lines = Lines::default();
+            for (chunk, is_end) in text.chunks(chunk).map(|chunk| (chunk, false)).chain([(&b""[..], true)]) {
+                lines.push(chunk);
+                while let Some(piece) = lines.next(masker.longest(), is_end) {
+                    let Piece::Part { text, range, .. } = piece else { return Err(TestCaseError::fail("no part")) };
+                    shown.extend_from_slice(&masker.mask_range(text, range));
+                }
+            }
+            prop_assert_eq!(shown.iter().filter(|byte| **byte == b'.').count(), dots);
+            prop_assert!(shown.iter().all(|byte| matches!(byte, b'.' | b'*')));
         }
     }
 }

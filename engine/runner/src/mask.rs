@@ -3,7 +3,7 @@
 //! Replaced by `***` wherever they stand in a line: as they are, as base64 (standard and URL-safe, with
 //! and without padding, wrapped as `base64` and PEM do it, and inside a longer encoded text, which
 //! shifts it), percent-encoded, and as they stand in a JSON string. Of a value of several lines each
-//! line counts, because output is masked line by line. What is shorter than four bytes without the
+//! line counts, because output is masked line by line. What is shorter than four characters without the
 //! white space around it is not masked: it would hide half of every log, and is no secret.
 
 use std::borrow::Cow;
@@ -16,8 +16,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-/// Shorter parts of a value, in bytes, are not masked.
-pub const MIN_BYTES: usize = 4;
+/// Shorter parts of a value, in characters, are not masked.
+pub const MIN_CHARS: usize = 4;
 /// Longer values, in bytes, are refused: no secret is so long, and its forms would take much memory.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// How many values are masked; more are refused.
@@ -48,7 +48,7 @@ const BASE64_WIDTHS: [usize; 2] = [64, 76];
 /// Why a value is not masked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// It is shorter than [`MIN_BYTES`].
+    /// It is shorter than [`MIN_CHARS`].
     TooShort,
     /// It is longer than [`MAX_BYTES`].
     TooLong,
@@ -59,7 +59,7 @@ pub enum Refused {
 impl std::fmt::Display for Refused {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::TooShort => write!(formatter, "it is shorter than {MIN_BYTES} bytes"),
+            Self::TooShort => write!(formatter, "it is shorter than {MIN_CHARS} characters"),
             Self::TooLong => write!(formatter, "it is longer than {MAX_BYTES} bytes"),
             Self::TooMany => write!(formatter, "{MAX_VALUES} values are masked already"),
         }
@@ -91,7 +91,7 @@ impl Masker {
     /// Says why a value is not masked.
     pub fn add(&mut self, value: &[u8]) -> Result<(), Refused> {
         let value = value.trim_ascii();
-        if value.len() < MIN_BYTES {
+        if is_short(value) {
             return Err(Refused::TooShort);
         }
         if value.len() > MAX_BYTES {
@@ -105,7 +105,7 @@ impl Masker {
         }
         self.values.insert(value.to_owned());
         let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-        let parts: BTreeSet<&[u8]> = lines.filter(|line| line.len() >= MIN_BYTES).chain([value]).collect();
+        let parts: BTreeSet<&[u8]> = lines.filter(|line| !is_short(line)).chain([value]).collect();
         for form in parts.into_iter().flat_map(forms) {
             self.longest = self.longest.max(form.len());
             self.patterns.insert(form);
@@ -180,6 +180,10 @@ impl Masker {
     }
 }
 
+fn is_short(text: &[u8]) -> bool {
+    String::from_utf8_lossy(text).chars().nth(MIN_CHARS - 1).is_none()
+}
+
 /// Where values stand in a text, in order. What overlaps is one: of two values that share a few
 /// characters neither may show the rest of the other.
 fn hidden(search: &AhoCorasick, text: &[u8]) -> Vec<Range<usize>> {
@@ -210,7 +214,7 @@ fn forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
     }
     let json = serde_json::Value::String(String::from_utf8_lossy(value).into_owned()).to_string();
     forms.extend(json.get(1..json.len() - 1).map(|inner| inner.as_bytes().to_owned()));
-    forms.retain(|form| form.len() >= MIN_BYTES);
+    forms.retain(|form| !is_short(form));
     forms
 }
 
@@ -298,6 +302,7 @@ mod tests {
     fn what_is_too_short_or_too_long_is_refused() {
         let mut masker = Masker::default();
         assert_eq!(masker.add(b" abc\n"), Err(Refused::TooShort));
+        assert_eq!(masker.add("äöü".as_bytes()), Err(Refused::TooShort));
         assert_eq!(masker.add(&vec![b'x'; MAX_BYTES + 1]), Err(Refused::TooLong));
         assert_eq!(masker.mask_str("abc"), "abc");
         for number in 0..MAX_VALUES {

@@ -95,7 +95,7 @@ impl fmt::Display for Key {
 /// How often a record has been written: 1 when created, then one more with each write.
 pub type Revision = u64;
 
-/// The number of a commit in this store: it grows by one with each, and never goes back.
+/// The number of a commit in this store: it grows with each, may skip numbers, and never goes back.
 pub type Sequence = u64;
 
 /// What of a record a backend indexes. Everything else is in the body, which no backend reads.

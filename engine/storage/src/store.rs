@@ -17,7 +17,7 @@ pub enum StoreError {
     /// Another commit came first: read the record again and decide anew. Nothing was written.
     #[error("{key} was changed by another commit")]
     Conflict {
-        /// The first record whose expectation did not hold.
+        /// A record whose expectation did not hold.
         key: Key,
     },
     /// The medium is full. Nothing was written; the store goes on, and a later commit may succeed.
@@ -183,9 +183,10 @@ pub struct StoreHealth {
 
 /// A store of versioned records.
 ///
-/// Reads see only what is durable. Methods may be called from many tasks at once; commits that do
-/// not touch the same records do not fail each other. A future that is dropped does not undo the
-/// commit it waited for.
+/// What a commit has acknowledged is durable. A read may see a commit just before it is; a commit
+/// made after that read is never durable without it. Methods may be called from many tasks at once;
+/// commits that do not touch the same records do not fail each other. A future that is dropped does
+/// not undo the commit it waited for.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Reads one record; `None` where there is none.
@@ -194,11 +195,14 @@ pub trait Store: Send + Sync + 'static {
     /// One page of records. A page may hold fewer records than its limit and still have a next one.
     async fn list(&self, query: &Query) -> StoreResult<Page>;
 
-    /// The numbers of records by state and group, kept up to date by every commit.
+    /// The numbers of records by state and group, kept up to date by every commit of this store. Those
+    /// of another engine's newest commits may follow a moment later.
     async fn counts(&self, table: Table) -> StoreResult<Vec<Count>>;
 
     /// Changes records: all operations or none, durable when it returns. A key may stand in one
-    /// operation only. No operation at all is [`StoreError::Invalid`].
+    /// operation only. No operation at all is [`StoreError::Invalid`]. Expectations, also those of
+    /// [`Change::Check`](crate::Change::Check), hold at the moment of the commit, against all commits
+    /// that are made at the same time.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when an expectation does not hold; [`StoreError::Full`] without

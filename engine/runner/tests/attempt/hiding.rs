@@ -111,7 +111,7 @@ fn a_word_that_is_too_long_is_not_spooled_in_pieces() {
     assert!(notes[0].starts_with("orchestrator: a '::mask' of more than"), "{notes:?}");
     assert_eq!(
         notes[1],
-        "orchestrator: a value that was announced is not masked: it is shorter than 4 bytes"
+        "orchestrator: a value that was announced is not masked: it is shorter than 4 characters"
     );
 }
 
@@ -134,7 +134,7 @@ fn a_secret_of_the_engines_environment_reaches_the_script_by_a_file_that_nobody_
         serde_json::from_str(&fs::read_to_string(case.path("copy")).unwrap()).unwrap();
     assert_eq!(secrets, serde_json::json!({"token": value, "pin": ""}));
     let notes = case.lines(Stream::Err);
-    assert_eq!(notes, ["orchestrator: the secret 'pin' is not masked: it is shorter than 4 bytes"]);
+    assert_eq!(notes, ["orchestrator: the secret 'pin' is not masked: it is shorter than 4 characters"]);
 }
 
 #[test]
