@@ -277,6 +277,16 @@ fn every_pending_task_says_why_it_waits() {
 }
 
 #[test]
+fn a_task_for_a_later_time_runs_when_its_time_has_come() {
+    let engine = TestEngine::started(ENGINE);
+    let at = Utc::now() + TimeDelta::milliseconds(300);
+    let script = engine.script("ok", "true");
+    let task = engine.wait(engine.submit(NewTask { not_before: Some(at), ..engine.run(&script) }));
+    assert_eq!(task.status, TaskStatus::Completed);
+    assert!(task.started_at.unwrap() >= at, "{task:#?}");
+}
+
+#[test]
 fn a_pause_survives_the_engine() {
     let mut engine = TestEngine::started(ENGINE);
     engine.ask(PauseQueue::default());

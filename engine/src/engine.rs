@@ -4,15 +4,17 @@
 //! what is stored, the doors, and only then new attempts. Order of the end: no new attempts, the doors,
 //! what runs (finished, cancelled or left to the next engine), the storage.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use chrono::Utc;
+use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::service::Service;
-use orchestrator_storage::Store;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
+use orchestrator_storage::{Store, StoreError, StoreResult};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,9 @@ use crate::{dispatch, server};
 
 /// Between two looks for what has had its time.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+/// How long an engine waits for the one before it, which serves nobody any more, to let go.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
+const HANDOVER_INTERVAL: Duration = Duration::from_millis(20);
 /// Between two looks for what could not be done after a commit.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the doors may take to close.
@@ -39,11 +44,30 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     match config.storage_type {
         StorageType::Filesystem => {
             let options = FilesystemOptions::new(&config.data_dir);
-            let store = tokio::task::spawn_blocking(move || FilesystemStore::open(options)).await??;
+            let socket = config.socket.clone();
+            let store = tokio::task::spawn_blocking(move || open_filesystem(&options, &socket)).await??;
             Ok(Arc::new(store))
         }
         other @ (StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer) => {
             bail!("this build has no storage '{}': use --storage-type filesystem", other.as_str())
+        }
+    }
+}
+
+/// Opens the filesystem backend. While another engine has it that serves nobody any more, because it is
+/// about to end, this one waits for it.
+fn open_filesystem(options: &FilesystemOptions, socket: &Path) -> StoreResult<FilesystemStore> {
+    let deadline = Instant::now() + HANDOVER_PATIENCE;
+    loop {
+        match FilesystemStore::open(options.clone()) {
+            Err(StoreError::InUse { path }) => {
+                let is_served = !matches!(Client::connect(socket, None), Err(ClientError::NotRunning { .. }));
+                if is_served || Instant::now() >= deadline {
+                    return Err(StoreError::InUse { path });
+                }
+                std::thread::sleep(HANDOVER_INTERVAL);
+            }
+            other => return other,
         }
     }
 }

@@ -38,7 +38,8 @@ pub fn listen(path: &Path) -> io::Result<Listener> {
         _ => {}
     }
     let name = path.to_fs_name::<GenericFilePath>()?;
-    let listener = ListenerOptions::new().name(name).create_tokio()?;
+    // The engine removes it itself, once it has let go of everything else.
+    let listener = ListenerOptions::new().name(name).reclaim_name(false).create_tokio()?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }

@@ -113,7 +113,7 @@ impl Queue {
             }
             self.check_existing_dependencies(&mut draft, &tasks).await?;
             for task in &tasks {
-                draft.create(task.clone());
+                draft.create(Task { idempotency_key: key.map(String::from), ..task.clone() });
             }
             crate::fault::point("submit.before_commit");
             if self.commit(draft).await?.is_some() {
