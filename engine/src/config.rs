@@ -91,9 +91,14 @@ pub struct Arguments {
     #[arg(long)]
     pub log_json: bool,
 
-    /// Leave the session of the terminal; used by whoever starts the engine in the background
+    /// Leave the session of the terminal, and serve HTTP only where a port or an address is given; used
+    /// by whoever starts the engine in the background
     #[arg(long, hide = true)]
     pub detach: bool,
+
+    /// The Nushell in which somebody made the plugin start the engine: runs scripts unless told otherwise
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub started_by: Option<PathBuf>,
 }
 
 /// The configuration file.
@@ -350,11 +355,12 @@ impl Config {
             None => orchestrator_protocol::socket::socket_path(&data_dir)
                 .map_err(|source| ConfigError::Path { path: data_dir.clone(), source })?,
         };
-        let http = if arguments.no_http || (file.no_http && arguments.port.is_none()) {
+        let (address, port) = (arguments.bind.or(file.bind), arguments.port.or(file.port));
+        let is_unasked = arguments.detach && address.is_none() && port.is_none();
+        let http = if arguments.no_http || (file.no_http && arguments.port.is_none()) || is_unasked {
             None
         } else {
-            let address = arguments.bind.or(file.bind).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-            Some(SocketAddr::new(address, arguments.port.or(file.port).unwrap_or(8080)))
+            Some(SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port.unwrap_or(8080)))
         };
         if let Some(limit) = file.groups.iter().find(|(_, group)| group.max_parallel == Some(0)) {
             return Err(ConfigError::Invalid(format!(
@@ -375,7 +381,11 @@ impl Config {
             data_dir,
             http,
             storage_type: arguments.storage_type.or(file.storage_type).unwrap_or_default(),
-            nu_path: arguments.nu_path.or(file.nu_path).unwrap_or_else(|| "nu".into()),
+            nu_path: arguments
+                .nu_path
+                .or(file.nu_path)
+                .or(arguments.started_by)
+                .unwrap_or_else(|| "nu".into()),
             provisioning_path: arguments
                 .provisioning_path
                 .or(file.provisioning_path)
@@ -470,6 +480,10 @@ mod tests {
         assert_eq!(config.retry, RetryPolicy { max_retries: 1, ..RetryPolicy::default() });
         assert_eq!(load("", &[]).unwrap().http.unwrap().port(), 8080);
         assert_eq!(load("no_http = true", &[]).unwrap().http, None);
+        assert_eq!(load("", &["--detach"]).unwrap().http, None);
+        assert_eq!(load("port = 9000", &["--detach"]).unwrap().http.unwrap().port(), 9000);
+        let nu = |file: &str| load(file, &["--started-by", "/opt/nu"]).unwrap().nu_path;
+        assert_eq!((nu(""), nu("nu_path = \"/usr/bin/nu\"")), ("/opt/nu".into(), "/usr/bin/nu".into()));
     }
 
     #[test]

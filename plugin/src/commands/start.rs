@@ -63,7 +63,7 @@ was started now."
                     .desc("Where records live (default: filesystem)")
                     .completion(Completion::new_list(STORAGE_TYPES)),
             )
-            .param(path("nu-path", 'n', "The Nushell that runs scripts (default: nu on the PATH)"))
+            .param(path("nu-path", 'n', "The Nushell that runs scripts (default: this shell)"))
             .param(path("provisioning-path", 'P', "The provisioning program (default: the engine's own)"))
             .param(path("config", 'c', "A TOML file with settings of the engine"))
             .input_output_type(Type::Nothing, Type::record())

@@ -217,20 +217,11 @@ impl Target {
         }
     }
 
-    /// The arguments of an engine that this plugin starts. It serves HTTP only where it was told to.
+    /// The arguments of an engine that this plugin starts. Scripts are run by the user's own shell, unless
+    /// the engine is told otherwise.
     pub fn engine_args(&self, more: Vec<OsString>) -> Vec<OsString> {
-        let mut args: Vec<OsString> = self.args.iter().cloned().chain(more).collect();
-        let speaks_of_http = |arg: &OsString| {
-            let name = arg.as_encoded_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
-            [&b"--port"[..], b"--bind", b"--no-http"].contains(&name)
-        };
-        let inherited = ["ORCHESTRATOR_PORT", "ORCHESTRATOR_BIND"]
-            .into_iter()
-            .any(|name| std::env::var_os(name).is_some());
-        if !inherited && !args.iter().any(speaks_of_http) {
-            args.push(OsStr::new("--no-http").to_owned());
-        }
-        args
+        let shell = own_shell().map(|shell| [OsString::from("--started-by"), shell.into()]);
+        self.args.iter().cloned().chain(more).chain(shell.into_iter().flatten()).collect()
     }
 
     /// A target for tests.
@@ -245,6 +236,12 @@ impl Target {
             args: Vec::new(),
         }
     }
+}
+
+/// The Nushell that runs this plugin, where the system tells.
+fn own_shell() -> Option<PathBuf> {
+    let program = std::fs::read_link(format!("/proc/{}/exe", std::os::unix::process::parent_id())).ok()?;
+    (program.file_name() == Some(OsStr::new("nu")) && program.is_file()).then_some(program)
 }
 
 #[cfg(test)]
@@ -296,18 +293,6 @@ mod tests {
         let target = Target { data_dir: path("/d"), ..target };
         assert!(target.may_start_by_itself());
         assert!(!Target { auto_start: false, ..target }.may_start_by_itself());
-    }
-
-    #[test]
-    fn an_engine_started_by_the_plugin_serves_http_only_when_told() {
-        let args = |configured: &[&str], more: &[&str]| {
-            let owned = |args: &[&str]| args.iter().map(OsString::from).collect::<Vec<_>>();
-            Target { args: owned(configured), ..Target::at(Path::new("/s")) }.engine_args(owned(more))
-        };
-        assert_eq!(args(&[], &[]), ["--no-http"]);
-        assert_eq!(args(&["--port", "80"], &[]), ["--port", "80"]);
-        assert_eq!(args(&[], &["--port=80"]), ["--port=80"]);
-        assert_eq!(args(&["--portly"], &[]), ["--portly", "--no-http"]);
     }
 
     #[test]
