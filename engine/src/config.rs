@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use orchestrator_protocol::task::RetryPolicy;
 use serde::Deserialize;
@@ -295,8 +294,6 @@ pub struct Config {
     pub output: OutputSettings,
     /// When finished tasks go.
     pub retention: RetentionSettings,
-    /// Between SIGTERM and SIGKILL, for tasks that do not say otherwise.
-    pub grace: Duration,
     /// The program that supervises attempts.
     pub runner: PathBuf,
     /// Arguments that make `runner` one; empty for the runner's own program.
@@ -337,9 +334,6 @@ pub enum ConfigError {
     #[error("{0}")]
     Invalid(String),
 }
-
-/// Between SIGTERM and SIGKILL, unless a task says otherwise.
-pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 impl Config {
     /// Puts together what the command line, the environment and the file say.
@@ -406,7 +400,6 @@ impl Config {
             worker: file.worker,
             output: file.output,
             retention: file.retention,
-            grace: DEFAULT_GRACE,
             runner,
             runner_args,
         })

@@ -13,6 +13,7 @@ use chrono::Utc;
 use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::service::Service;
+use orchestrator_protocol::task::DEFAULT_GRACE_MS;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::{Store, StoreError, StoreResult};
 use tokio::signal::unix::{SignalKind, signal};
@@ -104,7 +105,7 @@ impl Engine {
             engine: Uuid::now_v7().to_string(),
             boot_id: orchestrator_runner::identity::boot_id().context("cannot read the machine's boot id")?,
             retry: config.retry,
-            grace_ms: u64::try_from(config.grace.as_millis()).unwrap_or(u64::MAX),
+            grace_ms: DEFAULT_GRACE_MS,
             group_limits: config.group_limits.clone(),
             max_parallel: config.max_parallel,
         };

@@ -372,6 +372,9 @@ pub struct CancelRequest {
     pub caused_by: Option<TaskId>,
 }
 
+/// Between SIGTERM and SIGKILL, in milliseconds, unless a task says otherwise.
+pub const DEFAULT_GRACE_MS: u64 = 10_000;
+
 /// A task, whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
@@ -466,6 +469,44 @@ pub struct Task {
 }
 
 impl Task {
+    /// A pending task that was just submitted, with a new identifier and every default.
+    pub fn new(name: impl Into<String>, work: Work, group: impl Into<String>) -> Self {
+        Self {
+            id: TaskId::generate(),
+            name: name.into(),
+            work,
+            status: TaskStatus::Pending,
+            priority: 0,
+            group: group.into(),
+            parent: None,
+            depends_on: Vec::new(),
+            labels: BTreeMap::new(),
+            lock: None,
+            shares_workflow_lock: false,
+            retry: RetryPolicy::default(),
+            timeout_ms: None,
+            grace_ms: DEFAULT_GRACE_MS,
+            not_before: None,
+            idempotency_key: None,
+            created_at: Utc::now(),
+            started_at: None,
+            completed_at: None,
+            attempt: 0,
+            revived_after: 0,
+            fence: 0,
+            attempts: Vec::new(),
+            next_attempt_at: None,
+            last_error: None,
+            claim: None,
+            cancel: None,
+            dependents_cancelled: Vec::new(),
+            progress: None,
+            result: None,
+            output: None,
+            error: None,
+        }
+    }
+
     /// What kind of work it is.
     pub fn kind(&self) -> TaskKind {
         self.work.kind()

@@ -379,40 +379,8 @@ impl Queue {
     }
 
     fn new_task(&self, title: &str, work: Work, group: &str) -> Task {
-        Task {
-            id: TaskId::generate(),
-            name: title.to_owned(),
-            work,
-            status: TaskStatus::Pending,
-            priority: 0,
-            group: group.to_owned(),
-            parent: None,
-            depends_on: Vec::new(),
-            labels: BTreeMap::new(),
-            lock: None,
-            shares_workflow_lock: false,
-            retry: self.options.retry,
-            timeout_ms: None,
-            grace_ms: self.options.grace_ms,
-            not_before: None,
-            idempotency_key: None,
-            created_at: Utc::now(),
-            started_at: None,
-            completed_at: None,
-            attempt: 0,
-            revived_after: 0,
-            fence: 0,
-            attempts: Vec::new(),
-            next_attempt_at: None,
-            last_error: None,
-            claim: None,
-            cancel: None,
-            dependents_cancelled: Vec::new(),
-            progress: None,
-            result: None,
-            output: None,
-            error: None,
-        }
+        let (retry, grace_ms) = (self.options.retry, self.options.grace_ms);
+        Task { retry, grace_ms, ..Task::new(title, work, group) }
     }
 
     fn checked_retry(&self, retry: Option<RetryPolicy>) -> Result<RetryPolicy, Error> {
