@@ -7,7 +7,6 @@
 //! white space around it is not masked: it would hide half of every log, and is no secret.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -70,18 +69,18 @@ impl std::fmt::Display for Refused {
 #[derive(Debug, Default)]
 pub struct Masker {
     values: BTreeSet<Vec<u8>>,
-    patterns: BTreeSet<Vec<u8>>,
     longest: usize,
-    /// Made when it is needed: values are often announced one after another.
-    search: OnceCell<Search>,
+    /// Each has at least twice as many patterns as the next one, so that a script that announces values
+    /// one by one does not have all of them prepared for the search each time.
+    searches: Vec<Search>,
+    /// There are too many forms to search for. Then nothing may be seen.
+    hides_everything: bool,
 }
 
 #[derive(Debug)]
-enum Search {
-    Nothing,
-    For(AhoCorasick),
-    /// There are too many forms to search for. Then nothing may be seen.
-    Everything,
+struct Search {
+    patterns: Vec<Vec<u8>>,
+    automaton: AhoCorasick,
 }
 
 impl Masker {
@@ -106,12 +105,20 @@ impl Masker {
         self.values.insert(value.to_owned());
         let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         let parts: BTreeSet<&[u8]> = lines.filter(|line| !is_short(line)).chain([value]).collect();
-        for form in parts.into_iter().flat_map(forms) {
-            self.longest = self.longest.max(form.len());
-            self.patterns.insert(form);
-        }
-        self.search = OnceCell::new();
+        let patterns: BTreeSet<Vec<u8>> = parts.into_iter().flat_map(forms).collect();
+        self.search_for(patterns.into_iter().collect());
         Ok(())
+    }
+
+    fn search_for(&mut self, mut patterns: Vec<Vec<u8>>) {
+        self.longest = patterns.iter().map(Vec::len).fold(self.longest, usize::max);
+        while let Some(smaller) = self.searches.pop_if(|last| last.patterns.len() < 2 * patterns.len()) {
+            patterns.extend(smaller.patterns);
+        }
+        match AhoCorasick::new(&patterns) {
+            Ok(automaton) => self.searches.push(Search { patterns, automaton }),
+            Err(_) => self.hides_everything = true,
+        }
     }
 
     /// The length of the longest form of a value, in bytes: a form that begins in a text is whole when
@@ -132,15 +139,15 @@ impl Masker {
 
     /// A part of a text without the values, also without those that only reach into it.
     pub fn mask_range<'a>(&self, text: &'a [u8], part: Range<usize>) -> Cow<'a, [u8]> {
-        let search = match self.search() {
-            Search::Nothing => return Cow::Borrowed(&text[part]),
-            Search::Everything => return Cow::Borrowed(REPLACEMENT.as_bytes()),
-            Search::For(search) if !search.is_match(text) => return Cow::Borrowed(&text[part]),
-            Search::For(search) => search,
-        };
+        if self.hides_everything {
+            return Cow::Borrowed(REPLACEMENT.as_bytes());
+        }
+        if !self.searches.iter().any(|search| search.automaton.is_match(text)) {
+            return Cow::Borrowed(&text[part]);
+        }
         let mut masked = Vec::with_capacity(part.len());
         let mut done = part.start;
-        for hidden in hidden(search, text) {
+        for hidden in self.hidden(text) {
             let (start, end) = (hidden.start.max(part.start), hidden.end.min(part.end));
             if start < end {
                 masked.extend_from_slice(&text[done..start]);
@@ -170,34 +177,27 @@ impl Masker {
         }
     }
 
-    fn search(&self) -> &Search {
-        self.search.get_or_init(|| {
-            if self.patterns.is_empty() {
-                return Search::Nothing;
+    /// Where values stand in a text, in order. What overlaps is one: of two values that share a few
+    /// characters neither may show the rest of the other.
+    fn hidden(&self, text: &[u8]) -> Vec<Range<usize>> {
+        let searches = self.searches.iter();
+        let mut found: Vec<Range<usize>> = searches
+            .flat_map(|search| search.automaton.find_overlapping_iter(text).map(|found| found.range()))
+            .collect();
+        found.sort_unstable_by_key(|range| range.start);
+        let mut merged: Vec<Range<usize>> = Vec::new();
+        for range in found {
+            match merged.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => merged.push(range),
             }
-            AhoCorasick::new(&self.patterns).map_or(Search::Everything, Search::For)
-        })
+        }
+        merged
     }
 }
 
 fn is_short(text: &[u8]) -> bool {
     String::from_utf8_lossy(text).chars().nth(MIN_CHARS - 1).is_none()
-}
-
-/// Where values stand in a text, in order. What overlaps is one: of two values that share a few
-/// characters neither may show the rest of the other.
-fn hidden(search: &AhoCorasick, text: &[u8]) -> Vec<Range<usize>> {
-    let mut found: Vec<Range<usize>> =
-        search.find_overlapping_iter(text).map(|found| found.range()).collect();
-    found.sort_unstable_by_key(|range| range.start);
-    let mut merged: Vec<Range<usize>> = Vec::new();
-    for range in found {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
 }
 
 /// The forms of a value in which it may be printed.

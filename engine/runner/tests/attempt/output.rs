@@ -28,7 +28,7 @@ fn a_flood_of_output_is_bounded() {
 #[test]
 fn a_flood_takes_neither_memory_nor_disk_and_what_is_missing_is_told() {
     let limit = 8 * 1024 * 1024;
-    let script = "echo first; yes 'a line of output of a length that is common, for a program that talks' | head -c 200000000; echo; grep VmHWM /proc/$PPID/status";
+    let script = "echo first; yes 'a line of output of a length that is common, for a program that talks' | head -c 100000000; echo; grep VmHWM /proc/$PPID/status";
     let case = Case::with(script, |spec| spec.output_limit_bytes = limit);
     let status = case.run();
     assert_eq!(status.exit_code, Some(0));
