@@ -157,6 +157,9 @@ impl Schedule {
                 }
             }
         }
+        if let Some(lock) = &entry.lock {
+            self.offer(lock);
+        }
         Some(entry)
     }
 
@@ -235,13 +238,20 @@ impl Schedule {
         self.locks.insert(lock.to_owned(), holder);
     }
 
-    /// A holder gives a lock back, if it has it: the best parked task of each group may try, with its
-    /// workflow's other tasks.
+    /// A holder gives a lock back, if it has it.
     pub fn release(&mut self, lock: &str, holder: TaskId) {
-        if self.locks.get(lock) != Some(&holder) {
+        if self.locks.get(lock) == Some(&holder) {
+            self.locks.remove(lock);
+            self.offer(lock);
+        }
+    }
+
+    /// Lets the best parked task of each group try a lock that nobody holds, with the others of its
+    /// holder. Whoever gets it will release it; whoever goes without it makes way for the next.
+    fn offer(&mut self, lock: &str) {
+        if self.locks.contains_key(lock) {
             return;
         }
-        self.locks.remove(lock);
         let Some(groups) = self.parked.get(lock) else { return };
         let mut freed = Vec::new();
         for ranks in groups.values() {
