@@ -22,7 +22,8 @@ use crate::supervisor::attempt_dir;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
 /// How many items wait for whoever reads them.
 const BUFFER: usize = 256;
-/// How much of the output is kept with the task.
+/// How much of the output is kept with the task, at most.
+const LAST_LINES: u64 = 100;
 const LAST_BYTES: usize = 4 * 1024;
 
 /// The output that was asked for.
@@ -117,31 +118,38 @@ impl Logs {
     }
 
     async fn send_attempt(&self, id: TaskId, number: u32, fence: u64) -> Result<(), Stop> {
-        let mut reader = Reader::open(&attempt_dir(&self.config, id, fence));
-        let mut tail = Tail::new(self.request.tail);
+        let (directory, tail) = (attempt_dir(&self.config, id, fence), self.request.tail);
+        let wanted = self.request.stream.map(|stream| match stream {
+            OutputStream::Stdout => Stream::Out,
+            OutputStream::Stderr => Stream::Err,
+        });
+        let mut reader = blocking(move || {
+            let reader = match tail {
+                Some(lines) => Reader::last(&directory, lines, wanted)?,
+                None => Reader::open(&directory),
+            };
+            Ok(match wanted {
+                Some(stream) => reader.only(stream),
+                None => reader,
+            })
+        })
+        .await?;
         loop {
             // Looked at before the last read, so that nothing is printed in between.
             let has_ended = !self.request.follow || self.has_ended(id, fence).await?;
             loop {
-                let (back, entries) = tokio::task::spawn_blocking(move || {
-                    let entries = reader.read();
-                    (reader, entries)
+                let (back, entries) = blocking(move || {
+                    let entries = reader.read()?;
+                    Ok((reader, entries))
                 })
-                .await
-                .map_err(io::Error::other)?;
+                .await?;
                 reader = back;
-                let entries = entries?;
                 if entries.is_empty() {
                     break;
                 }
-                for item in entries.into_iter().filter_map(|entry| self.item(id, number, entry)) {
-                    if let Some(item) = tail.pass(item) {
-                        self.items.send(Ok(item)).await.map_err(|_| Stop::Unread)?;
-                    }
+                for entry in entries {
+                    self.items.send(Ok(item(id, number, entry))).await.map_err(|_| Stop::Unread)?;
                 }
-            }
-            for item in tail.release() {
-                self.items.send(Ok(item)).await.map_err(|_| Stop::Unread)?;
             }
             if has_ended {
                 return Ok(());
@@ -157,57 +165,38 @@ impl Logs {
         let task = self.queue.task(id).await?;
         Ok(task.fence != fence || task.status != TaskStatus::Running)
     }
+}
 
-    fn item(&self, task: TaskId, attempt: u32, entry: Entry) -> Option<Item> {
-        match entry {
-            Entry::Dropped { lines, bytes } => Some(Item::Dropped { task, lines, bytes }),
-            Entry::Line(line) => {
-                let stream = match line.stream {
-                    Stream::Out => OutputStream::Stdout,
-                    Stream::Err => OutputStream::Stderr,
-                };
-                let wanted = self.request.stream.is_none_or(|wanted| wanted == stream);
-                let time = i64::try_from(line.time_ms).ok().and_then(DateTime::from_timestamp_millis);
-                wanted.then(|| {
-                    let time = time.unwrap_or_else(Utc::now);
-                    Item::Line(LogLine { task, attempt, time, stream, line: line.text })
-                })
-            }
+fn item(task: TaskId, attempt: u32, entry: Entry) -> Item {
+    match entry {
+        Entry::Dropped { lines, bytes } => Item::Dropped { task, lines, bytes },
+        Entry::Line(line) => {
+            let stream = match line.stream {
+                Stream::Out => OutputStream::Stdout,
+                Stream::Err => OutputStream::Stderr,
+            };
+            let time = i64::try_from(line.time_ms).ok().and_then(DateTime::from_timestamp_millis);
+            Item::Line(LogLine {
+                task,
+                attempt,
+                time: time.unwrap_or_else(Utc::now),
+                stream,
+                line: line.text,
+            })
         }
     }
 }
 
-/// Holds back all but the last so many items, until what is there now has been read.
-struct Tail {
-    limit: Option<usize>,
-    held: std::collections::VecDeque<Item>,
-}
-
-impl Tail {
-    fn new(limit: Option<u64>) -> Self {
-        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Self { limit, held: std::collections::VecDeque::new() }
-    }
-
-    fn pass(&mut self, item: Item) -> Option<Item> {
-        let Some(limit) = self.limit else { return Some(item) };
-        self.held.push_back(item);
-        if self.held.len() > limit {
-            self.held.pop_front();
-        }
-        None
-    }
-
-    /// What was held back; from now on everything passes.
-    fn release(&mut self) -> std::collections::VecDeque<Item> {
-        self.limit = None;
-        std::mem::take(&mut self.held)
-    }
+/// Does what blocks on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// The last lines of an attempt's output, at most 4 KiB of them.
 pub fn last_lines(attempt: &Path) -> io::Result<Option<String>> {
-    let mut reader = Reader::open(attempt);
+    let mut reader = Reader::last(attempt, LAST_LINES, None)?;
     let mut last = String::new();
     loop {
         let entries = reader.read()?;

@@ -23,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use crate::actions;
 use crate::config::Config;
+use crate::logs::blocking;
 use crate::queue::Queue;
 use crate::queue::claim::Claimed;
 use crate::queue::finish::Ending;
 use crate::queue::recover::Found;
 use crate::worker::Programs;
+use crate::{actions, logs};
 
 /// Between two looks at how far a script is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -166,7 +167,7 @@ impl Supervisor {
             match state {
                 Ok(AttemptState::Finished(status)) => {
                     let directory = self.directory(task.id, task.fence);
-                    let output = blocking(move || crate::logs::last_lines(&directory)).await.ok().flatten();
+                    let output = blocking(move || logs::last_lines(&directory)).await.ok().flatten();
                     return self.finish(task, ending(*status, output)).await;
                 }
                 Ok(AttemptState::Running { .. }) => {
@@ -328,13 +329,6 @@ impl Supervisor {
 /// Where the attempt of a task with a fence is kept.
 pub fn attempt_dir(config: &Config, task: TaskId, fence: u64) -> PathBuf {
     config.attempts_dir().join(task.to_string()).join(fence.to_string())
-}
-
-/// Does what blocks on a thread of its own.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 fn time(ms: u64) -> Option<DateTime<Utc>> {
