@@ -27,7 +27,6 @@ mount_cgroups() {
 
 # Puts the older kind of packet filter first on the path of the daemon, and leaves the system's choice alone.
 use_legacy_filter() {
-    have iptables-legacy || return 1
     mkdir -p "$home/filter"
     for name in iptables ip6tables; do
         ln -sf "$(command -v "$name-legacy")" "$home/filter/$name"
@@ -71,10 +70,10 @@ start_dockerd() {
     dockerd_path=$PATH
     tried=''
     while ! launch_dockerd; do
-        if complains_of iptables && untried legacy-iptables && use_legacy_filter; then
-            :
+        if complains_of iptables && have iptables-legacy && untried legacy-iptables; then
+            use_legacy_filter
         elif complains_of iptables && untried no-iptables; then
-            # Containers then reach each other, and nothing else.
+            say '               no packet filter can be used: containers will reach each other by address only'
             dockerd_options="$dockerd_options --iptables=false --ip-masq=false"
         elif complains_of cgroup && untried cgroups; then
             quietly cgroups 'mounting control groups' mount_cgroups || true

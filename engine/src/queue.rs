@@ -69,8 +69,10 @@ pub struct Pauses {
 /// An attempt that is under way in this engine.
 #[derive(Debug, Clone)]
 pub struct Running {
-    /// Its fence.
+    /// Its fence; 0 while it is being claimed.
     pub fence: u64,
+    /// Whether nothing of it runs any more: only its end is still to be stored.
+    pub has_ended: bool,
     /// Fires when it is to be called off.
     pub cancel: CancellationToken,
     /// How far it is.
@@ -159,6 +161,16 @@ impl Queue {
     /// How many attempts are under way here.
     pub fn running_count(&self) -> usize {
         locked(&self.running).len()
+    }
+
+    /// Nothing of an attempt runs any more: there is room for another, while its end is being stored.
+    pub fn ended(&self, id: TaskId, fence: u64) {
+        if let Some(running) = locked(&self.running).get_mut(&id)
+            && running.fence == fence
+        {
+            running.has_ended = true;
+        }
+        self.wake.notify_one();
     }
 
     /// One task as it is now, with the progress of what is under way.

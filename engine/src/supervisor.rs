@@ -136,9 +136,7 @@ impl Supervisor {
                     return;
                 }
                 // It is gone: this only takes its entry out of the process table.
-                if let Err(error) = blocking(move || child.wait()).await {
-                    debug!(%error, "the runner cannot be waited for");
-                }
+                tokio::task::spawn_blocking(move || child.wait());
                 self.find_out(&task, &cancel).await;
             }
             Err(error) => {
@@ -166,6 +164,7 @@ impl Supervisor {
             let state = blocking(move || Attempt::open(&directory)?.state()).await;
             match state {
                 Ok(AttemptState::Finished(status)) => {
+                    self.queue.ended(task.id, task.fence);
                     let directory = self.directory(task.id, task.fence);
                     let output = blocking(move || logs::last_lines(&directory)).await.ok().flatten();
                     return self.finish(task, ending(*status, output)).await;

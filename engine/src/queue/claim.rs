@@ -43,12 +43,13 @@ impl Queue {
             return None;
         }
         let mut running = locked(&self.running);
-        if running.len() >= self.options.max_parallel as usize {
+        let under_way = running.values().filter(|running| !running.has_ended).count();
+        if under_way >= self.options.max_parallel as usize {
             return None;
         }
         let entry = locked(&self.schedule).next(Utc::now())?;
         let token = CancellationToken::new();
-        running.insert(entry.id, Running { fence: 0, cancel: token, progress: None });
+        running.insert(entry.id, Running { fence: 0, has_ended: false, cancel: token, progress: None });
         Some(entry)
     }
 
@@ -62,6 +63,7 @@ impl Queue {
             // Whoever cancels finds this token, also while the claim is being committed.
             let running = running.entry(task.id).or_insert_with(|| Running {
                 fence: 0,
+                has_ended: false,
                 cancel: CancellationToken::new(),
                 progress: None,
             });
@@ -196,7 +198,7 @@ impl Queue {
         if task.cancel.is_some() {
             cancel.cancel();
         }
-        let running = Running { fence: task.fence, cancel: cancel.clone(), progress: None };
+        let running = Running { fence: task.fence, has_ended: false, cancel: cancel.clone(), progress: None };
         locked(&self.running).insert(task.id, running);
         locked(&self.schedule).adopt(&task.group);
         if let Some(slot) = task.claim.as_ref().and_then(|claim| claim.slot) {
