@@ -1,6 +1,6 @@
 # Makes a password and keeps it in a file that only its owner can read. The log never shows it.
 #
-#     orchestrator task submit new-password.nu --params {file: "/root/db.password"} --wait
+#     orchestrator task submit new-password.nu --params {file: "/etc/site/db.password"} --wait
 
 use ../../orchestrator.nu *
 
