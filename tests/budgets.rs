@@ -1,48 +1,28 @@
 //! Counted work: what a submit, a claim and a finish cost does not grow with what is stored.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use orchestrator_engine::queue::finish::Ending;
-use orchestrator_engine::queue::{Queue, QueueOptions};
-use orchestrator_protocol::submit::{NewTask, SubmitRequest};
-use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy};
+use orchestrator_protocol::submit::NewTask;
+use orchestrator_protocol::task::AttemptOutcome;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore, IoCounters};
+use orchestrator_tests::queue::{queue_on, run, submit, task};
 
 const CYCLES: u64 = 50;
 
 /// The work of some cycles with so many tasks stored.
 async fn work(stored: usize) -> IoCounters {
     let directory = tempfile::tempdir().unwrap();
-    let script = directory.path().join("script");
-    std::fs::write(&script, "").unwrap();
     let store = Arc::new(FilesystemStore::open(FilesystemOptions::new(directory.path())).unwrap());
-    let options = QueueOptions {
-        engine: "test".into(),
-        boot_id: "test".into(),
-        retry: RetryPolicy::default(),
-        grace_ms: 0,
-        group_limits: HashMap::new(),
-        max_parallel: 4,
-    };
-    let queue = Queue::new(Arc::clone(&store) as _, options);
-    let task = |priority, name: String| NewTask {
-        name: Some(name),
-        script: script.to_str().unwrap().to_owned(),
-        cwd: Some(directory.path().to_str().unwrap().to_owned()),
-        priority,
-        ..NewTask::default()
-    };
-    let tasks = (0..stored).map(|number| task(-1, format!("stored {number}"))).collect();
-    queue.submit("test", &SubmitRequest { tasks, ..SubmitRequest::default() }).await.unwrap();
+    let queue = queue_on(Arc::clone(&store) as _, 4);
+    let one = task(directory.path(), "measured", &[]);
+    let name = |number| Some(format!("stored {number}"));
+    let tasks = (0..stored).map(|number| NewTask { name: name(number), priority: -1, ..one.clone() });
+    submit(&queue, tasks.collect(), None).await;
     let before = store.counters();
     for _ in 0..CYCLES {
-        let request = SubmitRequest { tasks: vec![task(1, "measured".into())], ..SubmitRequest::default() };
-        queue.submit("test", &request).await.unwrap();
-        let claimed = queue.claim(queue.next().unwrap()).await.unwrap().unwrap();
-        let ending = Ending::bare(AttemptOutcome::Succeeded, None);
-        queue.finish(claimed.task.id, claimed.task.fence, &ending).await.unwrap();
+        submit(&queue, vec![one.clone()], None).await;
+        run(&queue, AttemptOutcome::Succeeded).await;
     }
     let after = store.counters();
     IoCounters {

@@ -287,6 +287,63 @@ fn a_task_for_a_later_time_runs_when_its_time_has_come() {
 }
 
 #[test]
+fn a_runner_that_somebody_else_ends_costs_an_attempt_and_not_the_task() {
+    let engine = TestEngine::started(ENGINE);
+    let script = engine
+        .script("slow", r#"[ "$ORCHESTRATOR_ATTEMPT" = 2 ] && exit; echo $PPID > runner; exec sleep 600"#);
+    let retry = Some(RetryPolicy { max_retries: 1, base_ms: 1, cap_ms: 1 });
+    let id = engine.submit(NewTask { retry, ..engine.run(&script) });
+    let runner = wait::until("the script", || {
+        fs::read_to_string(engine.directory().join("runner")).ok()?.trim().parse::<i32>().ok()
+    });
+    let runner = rustix::process::Pid::from_raw(runner).unwrap();
+    rustix::process::kill_process(runner, rustix::process::Signal::TERM).unwrap();
+    let task = engine.wait(id);
+    assert_eq!((task.status, task.attempts.len()), (TaskStatus::Completed, 2));
+}
+
+/// An engine whose runner is a shell script of the test's.
+fn engine_with_runner(body: &str) -> (tempfile::TempDir, TestEngine) {
+    use std::os::unix::fs::PermissionsExt;
+    let programs = tempfile::tempdir().unwrap();
+    let (program, runner) = (programs.path().join("engine"), programs.path().join("engine-runner"));
+    fs::copy(ENGINE, &program).unwrap();
+    fs::write(&runner, format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(&runner, fs::Permissions::from_mode(0o755)).unwrap();
+    let engine = TestEngine::started(program.to_str().unwrap());
+    (programs, engine)
+}
+
+#[test]
+fn a_runner_that_cannot_run_is_a_failed_attempt() {
+    let (_programs, engine) = engine_with_runner("exit 1");
+    let task = NewTask { retry: no_retry(), ..engine.run(&engine.script("ok", "true")) };
+    let task = engine.wait(engine.submit(task));
+    assert_eq!((task.status, task.fence), (TaskStatus::Failed, 1));
+    assert_eq!(task.error.as_deref(), Some("its runner ended before it had started anything"));
+}
+
+#[test]
+fn a_cancel_before_the_runner_has_begun_is_not_lost() {
+    let gate = tempfile::tempdir().unwrap();
+    let body = format!(
+        "cd '{}'; : > waiting; while [ ! -e open ]; do sleep 0.01; done; exec '{ENGINE}-runner' \"$@\"",
+        gate.path().display()
+    );
+    let (_programs, engine) = engine_with_runner(&body);
+    let script = engine.script("slow", ": > begun; exec sleep 600");
+    let id = engine.submit(engine.run(&script));
+    wait::until("the runner", || gate.path().join("waiting").exists().then_some(()));
+    engine.ask(CancelTask { id, reason: None });
+    // The mark that keeps the runner from starting anything.
+    let mark = engine.data_dir().join(format!("attempts/{id}/1/start"));
+    wait::until("the engine to tell", || mark.exists().then_some(()));
+    fs::write(gate.path().join("open"), "").unwrap();
+    assert_eq!(engine.wait(id).status, TaskStatus::Cancelled);
+    assert!(!engine.directory().join("begun").exists());
+}
+
+#[test]
 fn a_pause_survives_the_engine() {
     let mut engine = TestEngine::started(ENGINE);
     engine.ask(PauseQueue::default());

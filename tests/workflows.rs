@@ -108,6 +108,7 @@ fn names_that_the_worker_reports_are_checked_too() {
     let engine = engine();
     for (reported, complaint) in [
         (r#"::result {"servers": ["--x;^rm"]}"#, "'--x;^rm' is not a valid server name"),
+        (r#"::result {"servers": ["a", "a"]}"#, "server 'a' is named twice"),
         (r#"::result {"servers": []}"#, "names no server for infra 'production'"),
         (r#"::result 7"#, "the provisioning program's server names cannot be read"),
         ("nothing", "the provisioning program reported no server names"),
@@ -120,6 +121,30 @@ fn names_that_the_worker_reports_are_checked_too() {
         assert!(error.contains(complaint), "{error:?} does not say {complaint:?}");
         assert_eq!(tasks.len(), 2);
     }
+}
+
+#[test]
+fn steps_of_the_engine_give_their_slots_back() {
+    let engine = TestEngine::new(ENGINE);
+    let stub = engine.script("stub", STUB);
+    fs::write(engine.directory().join("settings.yaml"), "servers: {}\n").unwrap();
+    fs::write(engine.directory().join("names.json"), r#"::result {"servers": ["a", "b"]}"#).unwrap();
+    let config = engine.directory().join("orchestrator.toml");
+    fs::write(&config, "[groups.production]\nmax_parallel = 2\n").unwrap();
+    let arguments = ["--max-parallel", "8", "--nu-path", &stub, "--config", config.to_str().unwrap()];
+    let mut engine = engine.with_arguments(&arguments);
+    engine.start();
+    for _ in 0..3 {
+        let workflow = engine.wait(engine.ask(request(&engine, &[])).id.unwrap());
+        assert_eq!(workflow.status, TaskStatus::Completed);
+    }
+    // With leaked slots only one of the two would run.
+    fs::write(engine.directory().join("gate"), "").unwrap();
+    let workflow = engine.ask(request(&engine, &[])).id.unwrap();
+    let has_begun = |server: &str| engine.directory().join(format!("begun.{server}")).exists();
+    wait::until("both at once", || (has_begun("a") && has_begun("b")).then_some(()));
+    fs::remove_file(engine.directory().join("gate")).unwrap();
+    assert_eq!(engine.wait(workflow).status, TaskStatus::Completed);
 }
 
 #[test]

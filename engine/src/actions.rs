@@ -3,17 +3,20 @@
 //! Each is written so that repeating it is harmless: what it changes and its own end are one commit,
 //! so that an engine that dies in the middle has done nothing, and the next one begins again.
 
+use std::collections::HashSet;
+
 use orchestrator_protocol::task::{Action, AttemptOutcome, Task, TaskDefaults, TaskId, WorkerCall};
 use orchestrator_protocol::{Error, name};
 use serde::Deserialize;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::queue::Queue;
 use crate::queue::finish::Ending;
 use crate::queue::submit::MAX_TASKS;
 
-/// Performs the action of a claimed task and commits its end.
-pub async fn perform(queue: &Queue, task: &Task, action: &Action) {
+/// Performs the action of a claimed task and commits its end with it. A failure is for the caller to
+/// commit.
+pub async fn perform(queue: &Queue, task: &Task, action: &Action) -> Result<(), Ending> {
     let done = match action {
         Action::AddServers { names_from, call, defaults } => {
             add_servers(queue, task, *names_from, call, defaults).await
@@ -21,14 +24,10 @@ pub async fn perform(queue: &Queue, task: &Task, action: &Action) {
     };
     let Err(problem) = done else {
         info!("action performed");
-        return;
+        return Ok(());
     };
     let permanent = problem.code == orchestrator_protocol::ErrorCode::Invalid;
-    let ending = Ending { permanent, ..Ending::bare(AttemptOutcome::Failed, Some(problem.message)) };
-    if let Err(error) = queue.finish(task.id, task.fence, &ending).await {
-        // The task stays as running; the next engine performs the action again.
-        warn!(%error, "the end of an action cannot be stored");
-    }
+    Err(Ending { permanent, ..Ending::bare(AttemptOutcome::Failed, Some(problem.message)) })
 }
 
 /// What `server names` reports.
@@ -52,8 +51,12 @@ async fn add_servers(
                 Error::invalid(format!("the provisioning program's server names cannot be read: {error}"))
             })
         })?;
+    let mut seen = HashSet::new();
     for server in &names.servers {
         name::dns_label("server name", server)?;
+        if !seen.insert(server) {
+            return Err(Error::invalid(format!("server '{server}' is named twice")));
+        }
     }
     if names.servers.len() > MAX_TASKS {
         return Err(Error::invalid(format!("the settings file names more than {MAX_TASKS} servers")));

@@ -1,5 +1,6 @@
 //! What attempts printed: read from their spools, followed while they run.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,12 +8,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
-use orchestrator_protocol::event::{Item, LogLine, OutputStream};
+use orchestrator_protocol::event::{Item, LogLine, OutputStream, TaskEvent};
 use orchestrator_protocol::request::LogsRequest;
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus};
 use orchestrator_protocol::{Error, Result};
 use orchestrator_runner::output::{Entry, Reader, Stream};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::config::Config;
 use crate::queue::Queue;
@@ -86,10 +87,27 @@ impl Logs {
         if task.kind() != TaskKind::Workflow {
             return self.send_task(task.id).await;
         }
-        for child in self.queue.children(task.id, &[]).await? {
-            self.send_task(child).await?;
+        let mut events = self.queue.events();
+        let mut sent = HashSet::new();
+        loop {
+            let has_ended = self.queue.task(task.id).await?.status.is_final();
+            for child in self.queue.children(task.id, &[]).await? {
+                if sent.insert(child) {
+                    self.send_task(child).await?;
+                }
+            }
+            // While it goes on, tasks may be added to it.
+            if has_ended || !self.request.follow {
+                return Ok(());
+            }
+            self.changed(&mut events).await?;
         }
-        Ok(())
+    }
+
+    /// Waits until something has changed; the bound covers events that were missed.
+    async fn changed(&self, events: &mut broadcast::Receiver<TaskEvent>) -> Result<(), Stop> {
+        let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+        if self.items.is_closed() { Err(Stop::Unread) } else { Ok(()) }
     }
 
     /// The newest attempt, or the one that was asked for; followed, also the ones that come after it.
@@ -112,8 +130,7 @@ impl Logs {
             if !self.request.follow || self.request.attempt.is_some() || task.status.is_final() {
                 return Ok(());
             }
-            // Until something has changed; the bound covers events that were missed.
-            let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+            self.changed(&mut events).await?;
         }
     }
 

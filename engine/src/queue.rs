@@ -90,6 +90,8 @@ pub struct Queue {
     running: Mutex<HashMap<TaskId, Running>>,
     slots: Mutex<HashMap<String, BTreeSet<u32>>>,
     pauses: Mutex<Pauses>,
+    /// Held while a change of the pauses is stored and put into force.
+    pausing: tokio::sync::Mutex<()>,
     held_back_until: Mutex<Option<Instant>>,
     /// Tasks whose end could not be told to those who depend on them.
     unsettled: Mutex<BTreeSet<TaskId>>,
@@ -113,6 +115,7 @@ impl Queue {
             running: Mutex::default(),
             slots: Mutex::default(),
             pauses: Mutex::default(),
+            pausing: tokio::sync::Mutex::default(),
             held_back_until: Mutex::default(),
             unsettled: Mutex::default(),
             mode: watch::Sender::new(EngineMode::Active),

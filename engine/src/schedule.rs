@@ -383,7 +383,7 @@ impl Schedule {
     }
 
     /// Makes ready whose time has come.
-    fn wake(&mut self, now: DateTime<Utc>) {
+    pub fn wake(&mut self, now: DateTime<Utc>) {
         while let Some((time, id)) = self.timers.first().copied()
             && time <= now
         {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
-use orchestrator_protocol::task::{AttemptOutcome, Progress, Task, TaskId, Work};
+use orchestrator_protocol::task::{Action, AttemptOutcome, Progress, Task, TaskId, Work};
 use orchestrator_runner::attempt::{Attempt, AttemptState};
 use orchestrator_runner::status::{Reason, Status};
 use tokio::io::Interest;
@@ -39,6 +39,15 @@ const COMMIT_PAUSE: Duration = Duration::from_secs(1);
 /// A runner that is told to stop is given the grace of its task and this much more before it is
 /// taken for lost.
 const RUNNER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where an attempt whose end is looked for comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This engine has started its runner, and the runner is gone.
+    Spawned,
+    /// An engine before this one has claimed it.
+    Found,
+}
 
 /// Supervises the attempts of one engine.
 pub struct Supervisor {
@@ -79,9 +88,7 @@ impl Supervisor {
             }
             Work::Action(action) => {
                 let action = action.clone();
-                self.tracker.spawn(
-                    async move { actions::perform(&this.queue, &task, &action).await }.instrument(span),
-                );
+                self.tracker.spawn(async move { this.action(&task, &action).await }.instrument(span));
             }
             Work::Workflow(_) => error!(task = %task.id, "a workflow was claimed: it has no work of its own"),
         }
@@ -95,13 +102,20 @@ impl Supervisor {
         self.tracker.spawn(
             async move {
                 match &task.work {
-                    Work::Command(_) => this.find_out(&task, &cancel).await,
-                    Work::Action(action) => actions::perform(&this.queue, &task, action).await,
+                    Work::Command(_) => this.find_out(&task, &cancel, Origin::Found).await,
+                    Work::Action(action) => this.action(&task, action).await,
                     Work::Workflow(_) => {}
                 }
             }
             .instrument(span),
         );
+    }
+
+    /// Performs a step of the engine's own; a failure is committed as long as it takes.
+    async fn action(&self, task: &Task, action: &Action) {
+        if let Err(ending) = actions::perform(&self.queue, task, action).await {
+            self.finish(task, ending).await;
+        }
     }
 
     async fn command(&self, task: Task, cancel: CancellationToken) {
@@ -137,7 +151,7 @@ impl Supervisor {
                 }
                 // It is gone: this only takes its entry out of the process table.
                 tokio::task::spawn_blocking(move || child.wait());
-                self.find_out(&task, &cancel).await;
+                self.find_out(&task, &cancel, Origin::Spawned).await;
             }
             Err(error) => {
                 let message = format!("the attempt cannot be started: {error}");
@@ -145,7 +159,7 @@ impl Supervisor {
                 let directory = self.directory(task.id, task.fence);
                 let abandoned = blocking(move || Attempt::open(&directory)?.abandon()).await;
                 match abandoned {
-                    Ok(false) => self.find_out(&task, &cancel).await,
+                    Ok(false) => self.find_out(&task, &cancel, Origin::Spawned).await,
                     Ok(true) | Err(_) => {
                         self.finish(&task, Ending::bare(AttemptOutcome::NotStarted, Some(message))).await;
                     }
@@ -155,7 +169,7 @@ impl Supervisor {
     }
 
     /// Finds out what became of an attempt and tells the queue; attends to one that is under way.
-    async fn find_out(&self, task: &Task, cancel: &CancellationToken) {
+    async fn find_out(&self, task: &Task, cancel: &CancellationToken, origin: Origin) {
         loop {
             if self.leave.is_cancelled() {
                 return;
@@ -186,7 +200,13 @@ impl Supervisor {
                 Ok(AttemptState::NotStarted) if self.is_of_this_boot(task) => {
                     let directory = self.directory(task.id, task.fence);
                     match blocking(move || Attempt::open(&directory)?.abandon()).await {
-                        Ok(true) => return self.hand_back(task).await,
+                        Ok(true) if origin == Origin::Found => return self.hand_back(task).await,
+                        Ok(true) => {
+                            let message = "its runner ended before it had started anything".to_owned();
+                            return self
+                                .finish(task, Ending::bare(AttemptOutcome::NotStarted, Some(message)))
+                                .await;
+                        }
                         // Its runner was quicker.
                         Ok(false) => {}
                         Err(error) => return self.not_started(task, &error).await,
@@ -290,6 +310,10 @@ impl Supervisor {
         let directory = self.directory(task.id, task.fence);
         let sent = blocking(move || {
             let attempt = Attempt::open(&directory)?;
+            // A runner that has not come so far would not hear it; now it starts nothing.
+            if attempt.abandon()? {
+                return Ok(());
+            }
             if kill { attempt.kill() } else { attempt.cancel() }
         })
         .await;

@@ -4,4 +4,5 @@
 
 pub mod engine;
 pub mod history;
+pub mod queue;
 pub mod wait;

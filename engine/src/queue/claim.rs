@@ -1,6 +1,6 @@
 //! What goes out to run: the next task, claimed in one commit with its lock and its slot.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::request::EngineMode;
 use orchestrator_protocol::state::Transition;
@@ -31,8 +31,8 @@ enum Claiming {
     Claimed(Box<Task>),
     /// The stored task is not to be run after all.
     Gone,
-    /// It is another's turn: back in line.
-    NotYet,
+    /// Its time has not come: back in line until then.
+    NotYet(DateTime<Utc>),
 }
 
 impl Queue {
@@ -40,14 +40,24 @@ impl Queue {
     /// takes it must pass it to [`Queue::claim`].
     pub fn next(&self) -> Option<Entry> {
         if *self.mode.borrow() != EngineMode::Active || self.is_held_back() {
+            locked(&self.schedule).wake(Utc::now());
             return None;
         }
         let mut running = locked(&self.running);
+        let mut schedule = locked(&self.schedule);
+        // Also without room: a time that has come is waited for no more.
+        schedule.wake(Utc::now());
         let under_way = running.values().filter(|running| !running.has_ended).count();
         if under_way >= self.options.max_parallel as usize {
             return None;
         }
-        let entry = locked(&self.schedule).next(Utc::now())?;
+        let entry = schedule.next(Utc::now())?;
+        if running.contains_key(&entry.id) {
+            // Cancelled and revived while it was being claimed: that claim makes way first.
+            schedule.stopped(&entry.group);
+            schedule.insert(entry);
+            return None;
+        }
         let token = CancellationToken::new();
         running.insert(entry.id, Running { fence: 0, has_ended: false, cancel: token, progress: None });
         Some(entry)
@@ -81,6 +91,8 @@ impl Queue {
             }
         }
         let mut schedule = locked(&self.schedule);
+        // Whoever looks waits for the schedule, and then finds room.
+        self.wake.notify_one();
         schedule.stopped(&entry.group);
         if let Some(lock) = &entry.lock
             && entry.holder == entry.id
@@ -89,8 +101,8 @@ impl Queue {
         }
         match claiming {
             Ok(Claiming::Claimed(_) | Claiming::Gone) => Ok(None),
-            Ok(Claiming::NotYet) => {
-                schedule.insert(entry);
+            Ok(Claiming::NotYet(time)) => {
+                schedule.insert(Entry { not_before: Some(time), ..entry });
                 Ok(None)
             }
             Err(error) => {
@@ -119,8 +131,8 @@ impl Queue {
             if task.status != TaskStatus::Pending {
                 return Ok(Claiming::Gone);
             }
-            if task.next_attempt_at.or(task.not_before).is_some_and(|time| time > Utc::now()) {
-                return Ok(Claiming::NotYet);
+            if let Some(time) = task.next_attempt_at.or(task.not_before).filter(|time| *time > Utc::now()) {
+                return Ok(Claiming::NotYet(time));
             }
             if let Some(parent) = task.parent
                 && let Some(cancel) = draft.task(parent).await?.cancel.clone()

@@ -98,10 +98,14 @@ impl Queue {
                     continue;
                 }
                 self.draft_revival(&mut draft, next).await?;
-                for dependent in std::mem::take(&mut draft.edit(next).await?.dependents_cancelled) {
-                    let caused = draft.get(dependent).await?.and_then(|task| task.cancel.as_ref()?.caused_by);
-                    if caused == Some(next) {
-                        revive.push(dependent);
+                let parent = draft.task(next).await?.parent;
+                for cause in [Some(next), parent].into_iter().flatten() {
+                    for dependent in std::mem::take(&mut draft.edit(cause).await?.dependents_cancelled) {
+                        let caused =
+                            draft.get(dependent).await?.and_then(|task| task.cancel.as_ref()?.caused_by);
+                        if caused == Some(cause) {
+                            revive.push(dependent);
+                        }
                     }
                 }
             }
@@ -156,6 +160,8 @@ impl Queue {
         if let Some(group) = group {
             name::word("group", group).map_err(|error| Error::from(error).with_field("group"))?;
         }
+        // One after the other, so that what is in force is what is stored.
+        let _pausing = self.pausing.lock().await;
         loop {
             let record = self.store.get(&pauses_key()).await.map_err(records::storage_error)?;
             let (mut pauses, expect) = match &record {

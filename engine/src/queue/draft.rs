@@ -49,6 +49,7 @@ pub struct Draft<'a> {
     tasks: BTreeMap<TaskId, Drafted>,
     operations: Vec<Operation>,
     released: Vec<(String, TaskId)>,
+    freed: Vec<(String, u32)>,
 }
 
 /// What a commit changed.
@@ -86,6 +87,11 @@ impl Draft<'_> {
             self.tasks.insert(id, Drafted { task, read, changed: false });
         }
         Ok(self.tasks.get_mut(&id))
+    }
+
+    /// The revision that a task was read with; 0 for a new one.
+    pub(super) fn revision(&self, id: TaskId) -> Revision {
+        self.tasks.get(&id).and_then(|drafted| drafted.read).map_or(0, |(revision, _)| revision)
     }
 
     /// Adds a new task.
@@ -147,11 +153,18 @@ impl Draft<'_> {
         let Work::Workflow(mut summary) = workflow.work else {
             return Err(Error::internal(format!("{parent} has tasks and is no workflow")));
         };
-        let status = workflow.status;
+        let mut status = workflow.status;
         let before = summary;
         summary.count(from, to);
         if summary != before {
             self.edit(parent).await?.work = Work::Workflow(summary);
+        }
+        if status == TaskStatus::Pending
+            && matches!(summary.outcome(), Some(TaskStatus::Failed | TaskStatus::Completed))
+        {
+            // Revived, and its tasks have ended again before any of them was started.
+            Box::pin(self.transition(parent, Transition::Start)).await?;
+            status = TaskStatus::Running;
         }
         let step = match (status, summary.outcome()) {
             (TaskStatus::Pending, None) if to == TaskStatus::Running => Some(Transition::Start),
@@ -207,6 +220,11 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// A slot that is free once this is committed.
+    pub(super) fn free_slot(&mut self, group: &str, slot: u32) {
+        self.freed.push((group.to_owned(), slot));
+    }
+
     fn operations(&self) -> Result<Vec<Operation>, Error> {
         let changed = self.tasks.values().filter(|drafted| drafted.changed);
         let puts = changed.map(|drafted| {
@@ -220,18 +238,34 @@ impl Draft<'_> {
 impl Queue {
     /// An empty unit of work.
     pub fn draft(&self) -> Draft<'_> {
-        Draft { queue: self, tasks: BTreeMap::new(), operations: Vec::new(), released: Vec::new() }
+        Draft {
+            queue: self,
+            tasks: BTreeMap::new(),
+            operations: Vec::new(),
+            released: Vec::new(),
+            freed: Vec::new(),
+        }
     }
 
     /// Commits a unit of work: `None` when another commit came first, and it must be done again on what
     /// is there now.
     pub async fn commit(&self, draft: Draft<'_>) -> Result<Option<Outcome>, Error> {
+        let Some((outcome, due)) = self.commit_only(draft).await? else { return Ok(None) };
+        self.tell(due).await;
+        Ok(Some(outcome))
+    }
+
+    /// The same, without telling those who depend on what has changed: whom to ask about.
+    pub(super) async fn commit_only(
+        &self,
+        draft: Draft<'_>,
+    ) -> Result<Option<(Outcome, Vec<TaskId>)>, Error> {
         let operations = draft.operations()?;
         if operations.is_empty() {
-            return Ok(Some(Outcome::default()));
+            return Ok(Some((Outcome::default(), Vec::new())));
         }
         match self.store.commit(operations).await {
-            Ok(commit) => Ok(Some(self.settle(draft, commit.sequence, &commit.revisions).await)),
+            Ok(commit) => Ok(Some(self.settle(draft, commit.sequence, &commit.revisions))),
             Err(StoreError::Conflict { .. }) => {
                 tokio::task::yield_now().await;
                 Ok(None)
@@ -244,13 +278,16 @@ impl Queue {
     /// that ended badly.
     ///
     /// The commit is durable whatever happens here: what fails is done again by [`Queue::sweep`].
-    async fn settle(&self, draft: Draft<'_>, sequence: u64, revisions: &[Revision]) -> Outcome {
-        let Draft { tasks, released, .. } = draft;
+    fn settle(&self, draft: Draft<'_>, sequence: u64, revisions: &[Revision]) -> (Outcome, Vec<TaskId>) {
+        let Draft { tasks, released, freed, .. } = draft;
         let changed: Vec<Drafted> = tasks.into_values().filter(|drafted| drafted.changed).collect();
         let mut unsure = HashSet::new();
         let mut ended_badly = Vec::new();
         for drafted in changed.iter().filter(|drafted| stopped(drafted)) {
             self.forget_running(&drafted.task);
+        }
+        for (group, slot) in &freed {
+            self.give_slot_back(group, *slot);
         }
         {
             let in_commit: HashSet<TaskId> = changed.iter().map(|drafted| drafted.task.id).collect();
@@ -258,6 +295,9 @@ impl Queue {
             for (drafted, revision) in changed.iter().zip(revisions) {
                 let task = &drafted.task;
                 if task.kind() == TaskKind::Workflow {
+                    if task.status == TaskStatus::Completed {
+                        schedule.completed(task.id);
+                    }
                     continue;
                 }
                 if stopped(drafted) {
@@ -289,23 +329,27 @@ impl Queue {
             let _ = self.events.send(TaskEvent::of(&drafted.task, sequence));
         }
         self.wake.notify_one();
-        for dependency in ended_badly.into_iter().chain(unsure) {
-            if let Err(error) = Box::pin(self.check_dependency(dependency)).await {
-                warn!(task = %dependency, %error, "what depends on it cannot be told yet");
-                locked(&self.unsettled).insert(dependency);
+        ended_badly.extend(unsure);
+        (Outcome { tasks: changed.into_iter().map(|drafted| drafted.task).collect() }, ended_badly)
+    }
+
+    /// Tells those who depend on tasks, and those who depend on them: a chain may be long.
+    pub(super) async fn tell(&self, mut due: Vec<TaskId>) {
+        while let Some(dependency) = due.pop() {
+            match self.check_dependency(dependency).await {
+                Ok(more) => due.extend(more),
+                Err(error) => {
+                    warn!(task = %dependency, %error, "what depends on it cannot be told yet");
+                    locked(&self.unsettled).insert(dependency);
+                }
             }
         }
-        Outcome { tasks: changed.into_iter().map(|drafted| drafted.task).collect() }
     }
 
     /// Tells again those who depend on tasks, where it has failed before.
     pub async fn sweep(&self) {
         let unsettled = std::mem::take(&mut *locked(&self.unsettled));
-        for dependency in unsettled {
-            if self.check_dependency(dependency).await.is_err() {
-                locked(&self.unsettled).insert(dependency);
-            }
-        }
+        self.tell(unsettled.into_iter().collect()).await;
     }
 
     fn forget_running(&self, task: &Task) {
@@ -316,7 +360,7 @@ impl Queue {
     }
 
     /// A task that pending ones wait for may have ended before they were in the schedule.
-    pub(super) async fn check_dependency(&self, dependency: TaskId) -> Result<(), Error> {
+    async fn check_dependency(&self, dependency: TaskId) -> Result<Vec<TaskId>, Error> {
         let record = self.store.get(&records::task_key(dependency)).await.map_err(records::storage_error)?;
         let status = match record {
             Some(record) => records::read::<Task>(&record)?.status,
@@ -328,10 +372,10 @@ impl Queue {
                 locked(&self.schedule).completed(dependency);
                 self.wake.notify_one();
             }
-            TaskStatus::Failed | TaskStatus::Cancelled => self.cancel_dependents(dependency).await?,
+            TaskStatus::Failed | TaskStatus::Cancelled => return self.cancel_dependents(dependency).await,
             TaskStatus::Pending | TaskStatus::Running => {}
         }
-        Ok(())
+        Ok(Vec::new())
     }
 }
 

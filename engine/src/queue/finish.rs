@@ -71,7 +71,6 @@ pub fn judge(task: &Task, ending: &Ending, chance: f64) -> Verdict {
     match ending.outcome {
         // The work is done, whatever was asked meanwhile.
         AttemptOutcome::Succeeded => Verdict::Complete,
-        AttemptOutcome::Cancelled => Verdict::Cancel,
         _ if task.cancel.is_some() => Verdict::Cancel,
         _ if ending.permanent || attempts > task.retry.max_retries => Verdict::Fail,
         _ => Verdict::Retry(backoff::delay(&task.retry, attempts, chance)),
@@ -83,21 +82,18 @@ impl Queue {
     pub async fn finish(&self, id: TaskId, fence: u64, ending: &Ending) -> Result<(), Error> {
         loop {
             let mut draft = self.draft();
-            let Some(group_slot) = self.draft_ending(&mut draft, id, fence, ending).await? else {
+            if !self.draft_ending(&mut draft, id, fence, ending).await? {
                 return Ok(());
-            };
+            }
             crate::fault::point("finish.before_commit");
             if self.commit(draft).await?.is_some() {
                 crate::fault::point("finish.after_commit");
-                if let Some((group, slot)) = group_slot {
-                    self.give_slot_back(&group, slot);
-                }
                 return Ok(());
             }
         }
     }
 
-    /// Puts the end of an attempt into a draft, with what it held. `None` when the fence is not the
+    /// Puts the end of an attempt into a draft, with what it held. `false` when the fence is not the
     /// task's any more.
     pub(super) async fn draft_ending(
         &self,
@@ -105,10 +101,10 @@ impl Queue {
         id: TaskId,
         fence: u64,
         ending: &Ending,
-    ) -> Result<Option<Option<(String, u32)>>, Error> {
-        let Some(task) = draft.get(id).await?.cloned() else { return Ok(None) };
+    ) -> Result<bool, Error> {
+        let Some(task) = draft.get(id).await?.cloned() else { return Ok(false) };
         if task.fence != fence || task.status != TaskStatus::Running {
-            return Ok(None);
+            return Ok(false);
         }
         let verdict = judge(&task, ending, rand::random());
         let edited = draft.edit(id).await?;
@@ -134,14 +130,14 @@ impl Queue {
             }
             Verdict::Retry(wait) => {
                 edited.last_error = ending.error.clone();
-                edited.next_attempt_at =
-                    Some(Utc::now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX));
+                let at = TimeDelta::from_std(wait).ok().and_then(|wait| Utc::now().checked_add_signed(wait));
+                edited.next_attempt_at = Some(at.unwrap_or(DateTime::<Utc>::MAX_UTC));
                 Transition::RetryLater
             }
         };
-        let slot = self.draft_release(draft, &task).await?;
+        self.draft_release(draft, &task).await?;
         draft.transition(id, transition).await?;
-        Ok(Some(slot))
+        Ok(true)
     }
 
     /// An attempt that never started anything: the task is pending as if it had not been claimed.
@@ -152,60 +148,54 @@ impl Queue {
             if task.fence != fence || task.status != TaskStatus::Running {
                 return Ok(());
             }
-            let slot = self.draft_release(&mut draft, &task).await?;
+            self.draft_release(&mut draft, &task).await?;
             let edited = draft.edit(id).await?;
             edited.attempts.pop();
             edited.attempt -= 1;
             let transition = if edited.cancel.is_some() { Transition::Cancel } else { Transition::HandBack };
             draft.transition(id, transition).await?;
             if self.commit(draft).await?.is_some() {
-                if let Some((group, slot)) = slot {
-                    self.give_slot_back(&group, slot);
-                }
                 return Ok(());
             }
         }
     }
 
     /// Gives back what an attempt holds by itself: its slot, and its own lock.
-    async fn draft_release(
-        &self,
-        draft: &mut Draft<'_>,
-        task: &Task,
-    ) -> Result<Option<(String, u32)>, Error> {
+    async fn draft_release(&self, draft: &mut Draft<'_>, task: &Task) -> Result<(), Error> {
         if let Some(lock) = &task.lock
             && holder(task) == task.id
         {
             draft.release_lock(lock, task.id).await?;
         }
-        let Some(slot) = task.claim.as_ref().and_then(|claim| claim.slot) else { return Ok(None) };
+        let Some(slot) = task.claim.as_ref().and_then(|claim| claim.slot) else { return Ok(()) };
         let key = slot_key(&task.group, slot);
         if let Some(record) = self.store.get(&key).await.map_err(records::storage_error)? {
             draft.operation(records::delete(key, record.revision));
         }
-        Ok(Some((task.group.clone(), slot)))
+        draft.free_slot(&task.group, slot);
+        Ok(())
     }
 
     /// Cancels the pending tasks that depend on one that has failed or was cancelled, in one commit
     /// with the note of whom it took along.
-    pub(super) async fn cancel_dependents(&self, dependency: TaskId) -> Result<(), Error> {
+    pub(super) async fn cancel_dependents(&self, dependency: TaskId) -> Result<Vec<TaskId>, Error> {
         loop {
             let dependents = super::locked(&self.schedule).dependents(dependency);
             if dependents.is_empty() {
-                return Ok(());
+                return Ok(Vec::new());
             }
             let mut draft = self.draft();
-            let Some(cause) = draft.get(dependency).await?.cloned() else { return Ok(()) };
+            let Some(cause) = draft.get(dependency).await?.cloned() else { return Ok(Vec::new()) };
             let word = match cause.status {
                 TaskStatus::Failed => "failed",
                 TaskStatus::Cancelled => "was cancelled",
-                TaskStatus::Pending | TaskStatus::Running | TaskStatus::Completed => return Ok(()),
+                TaskStatus::Pending | TaskStatus::Running | TaskStatus::Completed => return Ok(Vec::new()),
             };
             let mut stale = Vec::new();
             for id in dependents {
                 let status = draft.get(id).await?.map(|task| task.status);
                 if status != Some(TaskStatus::Pending) {
-                    stale.push(id);
+                    stale.push((id, draft.revision(id)));
                     continue;
                 }
                 let reason = format!("it depends on '{}', which {word}", cause.name);
@@ -215,12 +205,12 @@ impl Queue {
                 draft.transition(id, Transition::Cancel).await?;
                 draft.edit(dependency).await?.dependents_cancelled.push(id);
             }
-            if self.commit(draft).await?.is_some() {
+            if let Some((_, due)) = self.commit_only(draft).await? {
                 let mut schedule = super::locked(&self.schedule);
-                for id in stale {
-                    schedule.remove(id);
+                for (id, revision) in stale {
+                    schedule.remove_until(id, revision);
                 }
-                return Ok(());
+                return Ok(due);
             }
         }
     }

@@ -62,9 +62,7 @@ impl Queue {
             Ok(())
         })
         .await?;
-        for dependency in dependencies.difference(&not_ended) {
-            self.check_dependency(*dependency).await?;
-        }
+        self.tell(dependencies.difference(&not_ended).copied().collect()).await;
         self.continue_cancellations().await?;
         Ok(found)
     }

@@ -6,7 +6,7 @@ use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
 use orchestrator_storage::{Filter, Order, Query, Record, Table};
 
 use super::Queue;
-use super::submit::KEY_LIFETIME;
+use super::submit::{KEY_LIFETIME, KeyRecord};
 use crate::config::RetentionSettings;
 use crate::records;
 
@@ -70,6 +70,13 @@ impl Queue {
         if !super::locked(&self.schedule).dependents(task.id).is_empty() {
             return Ok(true);
         }
+        // Retried, they would take it for completed.
+        for dependent in &task.dependents_cancelled {
+            if self.store.get(&records::task_key(*dependent)).await.map_err(records::storage_error)?.is_some()
+            {
+                return Ok(true);
+            }
+        }
         if let Some(parent) = task.parent
             && let Some(record) =
                 self.store.get(&records::task_key(parent)).await.map_err(records::storage_error)?
@@ -107,17 +114,8 @@ impl Queue {
         loop {
             let page = self.store.list(&query).await.map_err(records::storage_error)?;
             for record in &page.records {
-                let task = record.fields.parent.as_deref().and_then(|id| id.parse::<TaskId>().ok());
-                let ended = match task {
-                    Some(id) => {
-                        match self.store.get(&records::task_key(id)).await.map_err(records::storage_error)? {
-                            Some(task) => records::read::<Task>(&task)?.completed_at,
-                            None => Some(DateTime::UNIX_EPOCH),
-                        }
-                    }
-                    None => Some(DateTime::UNIX_EPOCH),
-                };
-                if ended.is_some_and(|time| time + KEY_LIFETIME <= now) {
+                let key: KeyRecord = records::read(record)?;
+                if self.is_over(&key, now - KEY_LIFETIME).await? {
                     self.remove(record).await?;
                 }
             }
@@ -126,6 +124,18 @@ impl Queue {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Whether everything that a key was used for had ended at a time.
+    async fn is_over(&self, key: &KeyRecord, at: DateTime<Utc>) -> Result<bool, Error> {
+        for id in key.submitted.tasks.iter().map(|task| task.id).chain(key.submitted.id) {
+            let record = self.store.get(&records::task_key(id)).await.map_err(records::storage_error)?;
+            let Some(record) = record else { continue };
+            if records::read::<Task>(&record)?.completed_at.is_none_or(|ended| ended > at) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -25,6 +25,8 @@ use crate::records;
 pub const MAX_TASKS: usize = 10_000;
 /// How many retries a task may ask for.
 pub const MAX_RETRIES: u32 = 100;
+/// The longest wait between two attempts: 30 days.
+pub const MAX_WAIT_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 /// How long a key is kept after the end of what it was used for.
 pub const KEY_LIFETIME: TimeDelta = TimeDelta::days(1);
 
@@ -45,6 +47,10 @@ pub fn idempotency_key(principal: &str, key: &str) -> Key {
 impl Queue {
     /// Queues tasks, all of them or none.
     pub async fn submit(&self, principal: &str, request: &SubmitRequest) -> Result<Submitted, Error> {
+        // Before any look at files: they may be gone by now.
+        if let Some(earlier) = self.used(principal, request.idempotency_key.as_deref(), request).await? {
+            return Ok(earlier);
+        }
         let (tasks, submitted) = self.plan_tasks(request)?;
         self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
     }
@@ -56,6 +62,10 @@ impl Queue {
         principal: &str,
         request: &ServersRequest,
     ) -> Result<Submitted, Error> {
+        // Before any look at files: they may be gone by now.
+        if let Some(earlier) = self.used(principal, request.idempotency_key.as_deref(), request).await? {
+            return Ok(earlier);
+        }
         let (tasks, submitted) = self.plan_servers(request)?;
         self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
     }
@@ -81,18 +91,33 @@ impl Queue {
                     (servers, ending.clone())
                 }
                 // Called off meanwhile: nothing is added.
-                _ => (&[][..], Ending::bare(AttemptOutcome::Cancelled, None)),
+                _ => {
+                    draft.edit(action.id).await?.cancel = workflow.cancel.clone();
+                    (&[][..], Ending::bare(AttemptOutcome::Cancelled, None))
+                }
             };
             for server in added {
                 draft.create(self.server_task(&workflow, server, call, defaults));
             }
-            if self.draft_ending(&mut draft, action.id, action.fence, &ending).await?.is_none() {
+            if !self.draft_ending(&mut draft, action.id, action.fence, &ending).await? {
                 return Ok(());
             }
             if self.commit(draft).await?.is_some() {
                 return Ok(());
             }
         }
+    }
+
+    /// What a key was used for before.
+    async fn used<T: Serialize>(
+        &self,
+        principal: &str,
+        key: Option<&str>,
+        request: &T,
+    ) -> Result<Option<Submitted>, Error> {
+        let Some(key) = key else { return Ok(None) };
+        let nothing = Submitted { id: None, tasks: Vec::new(), existed: false };
+        self.use_key(&mut self.draft(), principal, key, request, &nothing).await
     }
 
     async fn queue_tasks<T: Serialize>(
@@ -391,6 +416,14 @@ impl Queue {
                 retry.max_retries
             ))
             .with_field("retry.max_retries"));
+        }
+        for (field, wait) in [("retry.base_ms", retry.base_ms), ("retry.cap_ms", retry.cap_ms)] {
+            if wait > MAX_WAIT_MS {
+                return Err(Error::invalid(format!(
+                    "a wait of {wait} ms is longer than the 30 days that are allowed"
+                ))
+                .with_field(field));
+            }
         }
         Ok(retry)
     }

@@ -1,0 +1,132 @@
+//! Rules of the queue that are easily broken: the queue as a library, without processes.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use orchestrator_engine::config::RetentionSettings;
+use orchestrator_protocol::submit::{NewTask, SubmitRequest};
+use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, TaskStatus};
+use orchestrator_tests::queue::{queue, run, submit, task};
+
+#[tokio::test]
+async fn what_depends_on_a_workflow_runs_when_it_has_completed() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 8);
+    let workflow = submit(&queue, vec![task(directory.path(), "a", &[])], Some("w")).await.id.unwrap();
+    let after = NewTask { depends_on: vec![workflow], ..task(directory.path(), "after", &[]) };
+    let after = submit(&queue, vec![after], None).await.id.unwrap();
+    run(&queue, AttemptOutcome::Succeeded).await;
+    assert_eq!(queue.task(workflow).await.unwrap().status, TaskStatus::Completed);
+    assert_eq!(queue.next().map(|entry| entry.id), Some(after));
+}
+
+#[tokio::test]
+async fn a_retried_workflow_revives_what_its_failure_had_cancelled() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 8);
+    let workflow = submit(&queue, vec![task(directory.path(), "a", &[])], Some("w")).await.id.unwrap();
+    let after = NewTask { depends_on: vec![workflow], ..task(directory.path(), "after", &[]) };
+    let after = submit(&queue, vec![after], None).await.id.unwrap();
+    run(&queue, AttemptOutcome::Failed).await;
+    assert_eq!(queue.task(after).await.unwrap().status, TaskStatus::Cancelled);
+    queue.retry(workflow).await.unwrap();
+    assert_eq!(queue.task(after).await.unwrap().status, TaskStatus::Pending);
+}
+
+#[tokio::test]
+async fn a_workflow_ends_again_when_a_revived_task_cannot_run_after_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 8);
+    let tasks = vec![task(directory.path(), "a", &[]), task(directory.path(), "b", &["a"])];
+    let submitted = submit(&queue, tasks, Some("w")).await;
+    run(&queue, AttemptOutcome::Failed).await;
+    queue.retry(submitted.tasks[1].id).await.unwrap();
+    assert_eq!(queue.task(submitted.tasks[1].id).await.unwrap().status, TaskStatus::Cancelled);
+    assert_eq!(queue.task(submitted.id.unwrap()).await.unwrap().status, TaskStatus::Failed);
+}
+
+#[tokio::test]
+async fn a_claim_that_comes_to_nothing_makes_room_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 1);
+    let first = submit(&queue, vec![task(directory.path(), "a", &[])], None).await.id.unwrap();
+    submit(&queue, vec![task(directory.path(), "b", &[])], None).await;
+    queue.woken().await;
+    let entry = queue.next().unwrap();
+    queue.cancel(first, "enough").await.unwrap();
+    queue.woken().await;
+    assert!(queue.next().is_none(), "there is no room yet");
+    assert!(queue.claim(entry).await.unwrap().is_none());
+    let woken = tokio::time::timeout(Duration::from_secs(20), queue.woken()).await;
+    assert!(woken.is_ok() && queue.next().is_some());
+}
+
+#[tokio::test]
+async fn a_time_that_comes_while_there_is_no_room_is_waited_for_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 1);
+    submit(&queue, vec![task(directory.path(), "a", &[])], None).await;
+    let _running = queue.claim(queue.next().unwrap()).await.unwrap().unwrap();
+    let soon = Some(Utc::now() + TimeDelta::milliseconds(50));
+    submit(&queue, vec![NewTask { not_before: soon, ..task(directory.path(), "b", &[]) }], None).await;
+    let (mut rounds, end) = (0, Instant::now() + Duration::from_millis(500));
+    while Instant::now() < end {
+        assert!(queue.next().is_none());
+        let _ = tokio::time::timeout(Duration::from_millis(250), queue.woken()).await;
+        rounds += 1;
+    }
+    assert!(rounds < 10, "{rounds} rounds in half a second");
+}
+
+#[tokio::test]
+async fn a_long_chain_is_cancelled_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 1);
+    let length = 2_000;
+    let before = |number: usize| number.checked_sub(1).map(|before| format!("t{before}"));
+    let tasks = (0..length).map(|number| NewTask {
+        after: before(number).into_iter().collect(),
+        ..task(directory.path(), &format!("t{number}"), &[])
+    });
+    let submitted = submit(&queue, tasks.collect(), None).await;
+    run(&queue, AttemptOutcome::Failed).await;
+    let last = submitted.tasks[length - 1].id;
+    assert_eq!(queue.task(last).await.unwrap().status, TaskStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn a_failure_is_remembered_as_long_as_what_it_let_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 8);
+    let tasks = vec![task(directory.path(), "a", &[]), task(directory.path(), "b", &["a"])];
+    let submitted = submit(&queue, tasks, None).await;
+    run(&queue, AttemptOutcome::Failed).await;
+    let settings = RetentionSettings { max_age_days: 30, max_finished: 1 };
+    let removed = queue.retain(&settings, Utc::now()).await.unwrap();
+    assert_eq!(removed, [submitted.tasks[1].id]);
+    assert!(queue.task(submitted.tasks[0].id).await.is_ok());
+}
+
+#[tokio::test]
+async fn waits_have_a_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 8);
+    let retry = Some(RetryPolicy { max_retries: 1, base_ms: u64::MAX, cap_ms: u64::MAX });
+    let task = NewTask { retry, ..task(directory.path(), "a", &[]) };
+    let request = SubmitRequest { tasks: vec![task], ..SubmitRequest::default() };
+    let refused = queue.submit("test", &request).await.unwrap_err();
+    assert_eq!(refused.field.as_deref(), Some("tasks[0].retry.base_ms"));
+}
+
+#[tokio::test]
+async fn a_key_answers_also_when_the_script_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 8);
+    let tasks = vec![task(directory.path(), "a", &[])];
+    let request = SubmitRequest { tasks, workflow: None, idempotency_key: Some("key".into()) };
+    let first = queue.submit("test", &request).await.unwrap();
+    fs::remove_file(directory.path().join("script")).unwrap();
+    assert_eq!(queue.submit("test", &request).await.unwrap().id, first.id);
+}
