@@ -34,7 +34,7 @@ struct Cycle {
 impl Sized {
     async fn new(stored: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let script = directory.path().join("script");
+        let script = directory.path().join("script.nu");
         std::fs::write(&script, "").unwrap();
         let store = Arc::new(FilesystemStore::open(FilesystemOptions::new(directory.path())).unwrap());
         let options = QueueOptions {

@@ -127,6 +127,6 @@ async fn a_key_answers_also_when_the_script_is_gone() {
     let tasks = vec![task(directory.path(), "a", &[])];
     let request = SubmitRequest { tasks, workflow: None, idempotency_key: Some("key".into()) };
     let first = queue.submit("test", &request).await.unwrap();
-    fs::remove_file(directory.path().join("script")).unwrap();
+    fs::remove_file(directory.path().join("script.nu")).unwrap();
     assert_eq!(queue.submit("test", &request).await.unwrap().id, first.id);
 }

@@ -154,7 +154,7 @@ fn a_failed_server_is_retried_alone() {
     let workflow = engine.wait(engine.ask(request(&engine, &["web-01", "web-02"])).id.unwrap());
     assert_eq!(
         (workflow.status, workflow.error.as_deref()),
-        (TaskStatus::Failed, Some("1 of 2 tasks failed"))
+        (TaskStatus::Failed, Some("1 of 2 tasks failed: 'create web-02': exit status 1: no route to web-02"))
     );
     let failed = children(&engine, &workflow).pop().unwrap();
     assert_eq!(failed.error.as_deref(), Some("exit status 1: no route to web-02"));

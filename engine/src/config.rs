@@ -14,12 +14,14 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum StorageType {
-    /// JSON files in the data directory.
+    /// A journal and JSON files in the data directory.
     #[default]
     Filesystem,
-    /// SurrealDB inside the engine, on RocksDB.
+    /// SurrealDB inside the engine, on RocksDB: not in this build.
+    #[value(hide = true)]
     SurrealdbEmbedded,
-    /// A SurrealDB server, which several engines may share.
+    /// A SurrealDB server, which several engines may share: not in this build.
+    #[value(hide = true)]
     SurrealdbServer,
 }
 

@@ -4,6 +4,8 @@
 //! what is stored, the doors, and only then new attempts. Order of the end: no new attempts, the doors,
 //! what runs (finished, cancelled or left to the next engine), the storage.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,10 +63,10 @@ fn open_filesystem(options: &FilesystemOptions, socket: &Path) -> StoreResult<Fi
     let deadline = Instant::now() + HANDOVER_PATIENCE;
     loop {
         match FilesystemStore::open(options.clone()) {
-            Err(StoreError::InUse { path }) => {
+            Err(StoreError::InUse { .. }) => {
                 let is_served = !matches!(Client::connect(socket, None), Err(ClientError::NotRunning { .. }));
                 if is_served || Instant::now() >= deadline {
-                    return Err(StoreError::InUse { path });
+                    return Err(StoreError::InUse { path: options.data_dir.clone() });
                 }
                 std::thread::sleep(HANDOVER_INTERVAL);
             }
@@ -91,7 +93,10 @@ impl Engine {
     /// Opens the storage, rebuilds the schedule and takes in what an engine before has left. Nothing new
     /// is started yet.
     pub async fn open(config: Config) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(config.attempts_dir())
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(config.attempts_dir())
             .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
         let store = open_store(&config).await?;
         Self::on_store(config, store).await
@@ -182,7 +187,7 @@ impl Engine {
         if let Err(error) = std::fs::remove_file(&self.config.socket) {
             warn!(%error, "the socket cannot be removed");
         }
-        info!("stopped");
+        info!(left_running = self.queue.running_count(), "stopped");
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
 use orchestrator_protocol::event::{Item, TaskEvent};
 use orchestrator_protocol::request::{
-    Changed, EngineStatus, ListTasks, QueuePauses, Request, Response, StopMode, Stopping, StorageStatus,
-    Subscription, TaskPage,
+    Changed, EngineMode, EngineStatus, ListTasks, QueuePauses, Request, Response, StopMode, Stopping,
+    StorageStatus, Subscription, TaskPage,
 };
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
@@ -79,6 +79,11 @@ impl Service for EngineService {
                 Response::Resume(pauses(self.queue.pause(request.group.as_deref(), false).await?))
             }
             Request::Stop(request) => {
+                // From the answer on nothing new is taken.
+                self.queue.set_mode(match request.mode {
+                    StopMode::Now => EngineMode::Stopping,
+                    StopMode::Drain | StopMode::Cancel => EngineMode::Draining,
+                });
                 let running = self.queue.running_count() as u64;
                 // Whoever is stopping already needs no second word.
                 let _ = self.stop.try_send(request.mode);

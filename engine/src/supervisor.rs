@@ -396,9 +396,37 @@ fn describe(status: &Status) -> String {
                 (None, Some(signal)) => format!("killed by signal {signal}"),
                 (None, None) => "no exit status".into(),
             };
-            let last = status.stderr_tail.iter().map(|line| line.trim()).filter(|line| !line.is_empty());
-            let last: Vec<&str> = last.collect();
-            if last.is_empty() { how } else { format!("{how}: {}", last.join("\n")) }
+            headline(&status.stderr_tail).map_or(how.clone(), |line| format!("{how}: {line}"))
         }
+    }
+}
+
+/// The line of what a program wrote to standard error that says most: what Nushell reports as an error,
+/// which it draws over several lines, or else the last line.
+fn headline(lines: &[String]) -> Option<&str> {
+    let lines: Vec<&str> = lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
+    // "Error: nu::shell::error", then "x what is wrong" or "× what is wrong"; or all in one line.
+    let drawn = lines.iter().enumerate().rev().find_map(|(index, line)| {
+        let rest = line.strip_prefix("Error:")?;
+        let next = lines.get(index + 1).copied().unwrap_or_default();
+        next.strip_prefix("x ").or_else(|| next.strip_prefix("× ")).or(Some(rest))
+    });
+    drawn.or(lines.last().copied()).map(str::trim).filter(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_headline_of_a_drawn_error_is_what_it_says() {
+        let lines = |text: &str| text.lines().map(String::from).collect::<Vec<_>>();
+        let drawn = lines(
+            "warming up\nError: nu::shell::error\n\n  x cannot reach héllo\n   ,-[fail.nu:1:42]\n 1 | def main\n   `----",
+        );
+        assert_eq!(headline(&drawn), Some("cannot reach héllo"));
+        assert_eq!(headline(&lines("Error: no such disk\n")), Some("no such disk"));
+        assert_eq!(headline(&lines("one\ntwo\n\n")), Some("two"));
+        assert_eq!(headline(&[]), None);
     }
 }

@@ -32,7 +32,7 @@ pub fn queue_on(store: Arc<dyn Store>, max_parallel: u32) -> Queue {
 
 /// A task that runs an empty script, after others of the same submission.
 pub fn task(directory: &Path, name: &str, after: &[&str]) -> NewTask {
-    let script = directory.join("script");
+    let script = directory.join("script.nu");
     fs::write(&script, "").unwrap();
     NewTask {
         name: Some(name.into()),

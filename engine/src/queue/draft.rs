@@ -126,11 +126,14 @@ impl Draft<'_> {
                 task.completed_at = None;
                 task.cancel = None;
                 task.error = None;
+                task.last_error = None;
                 task.result = None;
                 task.revived_after = task.attempt;
             }
         }
         let parent = task.parent;
+        let failure = (transition == Transition::Fail)
+            .then(|| format!("'{}': {}", task.name, task.error.as_deref().unwrap_or("it does not say why")));
         if task.kind() == TaskKind::Workflow
             && to.is_final()
             && let Some(lock) = task.lock.clone()
@@ -138,7 +141,7 @@ impl Draft<'_> {
             self.release_lock(&lock, id).await?;
         }
         match parent {
-            Some(parent) => self.count_in_parent(parent, from, to).await,
+            Some(parent) => self.count_in_parent(parent, from, to, failure).await,
             None => Ok(()),
         }
     }
@@ -148,6 +151,7 @@ impl Draft<'_> {
         parent: TaskId,
         from: TaskStatus,
         to: TaskStatus,
+        failure: Option<String>,
     ) -> Result<(), Error> {
         let workflow = self.task(parent).await?;
         let Work::Workflow(mut summary) = workflow.work else {
@@ -157,7 +161,10 @@ impl Draft<'_> {
         let before = summary;
         summary.count(from, to);
         if summary != before {
-            self.edit(parent).await?.work = Work::Workflow(summary);
+            let workflow = self.edit(parent).await?;
+            workflow.work = Work::Workflow(summary);
+            // The first one is told with the workflow.
+            workflow.last_error = workflow.last_error.take().or(failure);
         }
         if status == TaskStatus::Pending
             && matches!(summary.outcome(), Some(TaskStatus::Failed | TaskStatus::Completed))
@@ -180,7 +187,10 @@ impl Draft<'_> {
         if matches!(step, Transition::Fail | Transition::Cancel) {
             let workflow = self.edit(parent).await?;
             workflow.error = Some(match step {
-                Transition::Fail => format!("{} of {} tasks failed", summary.failed, summary.total),
+                Transition::Fail => {
+                    let first = workflow.last_error.as_deref().unwrap_or_default();
+                    format!("{} of {} tasks failed: {first}", summary.failed, summary.total)
+                }
                 _ => format!("{} of {} tasks were cancelled", summary.cancelled, summary.total),
             });
         }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use chrono::{TimeDelta, Utc};
+use orchestrator_protocol::request::EngineMode;
 use orchestrator_protocol::submit::{NewTask, ServersRequest, SubmitRequest, Submitted, SubmittedTask};
 use orchestrator_protocol::task::{
     Action, AttemptOutcome, Command, Program, RetryPolicy, SecretReference, Task, TaskDefaults, TaskId,
@@ -128,6 +130,10 @@ impl Queue {
         tasks: Vec<Task>,
         submitted: Submitted,
     ) -> Result<Submitted, Error> {
+        if *self.mode.borrow() != EngineMode::Active {
+            return Err(Error::unavailable("the engine is about to stop and takes nothing new")
+                .with_help("nothing was queued; submit again when it has been started again"));
+        }
         loop {
             let mut draft = self.draft();
             if let Some(key) = key {
@@ -262,6 +268,7 @@ impl Queue {
     fn new_command(&self, id: TaskId, task_name: &str, new: &NewTask) -> Result<Task, Error> {
         let cwd = working_directory(new.cwd.as_deref())?;
         let script = readable_file("script", &cwd, &new.script)?;
+        check_executable(&script)?;
         check_environment(&new.env)?;
         check_secrets(&new.secrets)?;
         let group = new.group.clone().unwrap_or_else(default_group);
@@ -506,6 +513,18 @@ fn readable_file(field: &'static str, cwd: &Path, path: &str) -> Result<String, 
             .with_field(field)),
         None => Ok(std::path::absolute(&full).unwrap_or(full).to_string_lossy().into_owned()),
     }
+}
+
+/// What is not run by Nushell runs by itself.
+fn check_executable(script: &str) -> Result<(), Error> {
+    let is_nu = Path::new(script).extension().is_some_and(|extension| extension == "nu");
+    let mode = fs::metadata(script).map_or(0, |metadata| metadata.permissions().mode());
+    if is_nu || mode & 0o111 != 0 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the script {script} is not executable"))
+        .with_help("make it so with chmod +x, or give it a name that ends with .nu")
+        .with_field("script"))
 }
 
 fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Error> {

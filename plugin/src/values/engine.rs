@@ -81,8 +81,8 @@ pub fn check(check: &Check, span: Span) -> Value {
         record! {
             "check" => Value::string(&check.name, span),
             "state" => Value::string(state, span),
-            "found" => Value::string(&check.found, span),
             "advice" => optional_text(check.advice.as_ref(), span),
+            "found" => Value::string(&check.found, span),
         },
         span,
     )

@@ -8,7 +8,7 @@ use orchestrator_protocol::task::{Attempt, AttemptOutcome, Command, Program, Tas
 use super::{between, count, json, milliseconds, optional, optional_text, text_map, texts, time};
 
 /// The columns that a narrow terminal cuts last.
-const IMPORTANT: [&str; 5] = ["id", "name", "status", "progress", "error"];
+const IMPORTANT: [&str; 5] = ["name", "status", "progress", "duration", "error"];
 
 /// How far a task is, from 0 to 1: what it said itself, or how many of a workflow's tasks have ended.
 pub fn fraction(task: &Task) -> Option<f64> {
@@ -28,16 +28,16 @@ pub fn row(task: &Task, now: DateTime<Utc>, span: Span) -> Value {
 
 fn row_record(task: &Task, now: DateTime<Utc>, span: Span) -> Record {
     record! {
-        "id" => Value::string(task.id.to_string(), span),
         "name" => Value::string(&task.name, span),
-        "group" => Value::string(&task.group, span),
         "status" => Value::string(task.status.as_str(), span),
-        "priority" => Value::int(task.priority.into(), span),
+        "group" => Value::string(&task.group, span),
         "attempt" => Value::int(task.attempt.into(), span),
         "progress" => optional(fraction(task), span, |fraction| Value::float(fraction, span)),
         "created" => time(task.created_at, span),
         "duration" => duration(task, now, span),
         "error" => optional_text(task.error.as_ref().or(task.last_error.as_ref()), span),
+        "priority" => Value::int(task.priority.into(), span),
+        "id" => Value::string(task.id.to_string(), span),
     }
 }
 

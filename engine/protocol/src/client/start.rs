@@ -6,8 +6,9 @@
 //! is what the user is shown.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -105,7 +106,8 @@ pub fn connect_or_start(
         result.map_err(|source| StartError::Prepare { path: path.to_owned(), source })
     };
     prepare(socket, socket::prepare_directory(socket))?;
-    prepare(&options.data_dir, fs::create_dir_all(&options.data_dir))?;
+    let private = DirBuilder::new().recursive(true).mode(0o700).create(&options.data_dir);
+    prepare(&options.data_dir, private)?;
     let _lock = lock(&socket.with_extension("start"))
         .map_err(|source| StartError::Prepare { path: socket.with_extension("start"), source })?;
     // Somebody else may have started it while this process waited for the lock.
@@ -124,7 +126,7 @@ fn lock(path: &Path) -> io::Result<File> {
 
 fn spawn(socket: &Path, timeout: Option<Duration>, options: &StartOptions) -> Result<Client, StartError> {
     let log_path = options.data_dir.join(LOG_FILE);
-    let open_log = || OpenOptions::new().create(true).append(true).open(&log_path);
+    let open_log = || OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
     let log = open_log().map_err(|source| StartError::Prepare { path: log_path.clone(), source })?;
     let log_start = log.metadata().map_or(0, |metadata| metadata.len());
     let mut engine = Command::new(&options.program)

@@ -22,7 +22,7 @@ const READ_BYTES: usize = 256 * 1024;
 /// more than a pipe holds can only come from outside.
 const DRAIN_ROUNDS: usize = 16;
 /// How many lines of standard error are kept for the error message, and how long each may be.
-const TAIL_LINES: usize = 5;
+const TAIL_LINES: usize = 20;
 const TAIL_LINE_CHARS: usize = 500;
 /// Between two writes of the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
