@@ -344,6 +344,18 @@ fn a_cancel_before_the_runner_has_begun_is_not_lost() {
 }
 
 #[test]
+fn logs_that_belong_to_no_task_are_removed_at_the_next_start() {
+    let mut engine = TestEngine::started(ENGINE);
+    let kept = engine.wait(engine.submit(engine.run(&engine.script("ok", "echo kept")))).id;
+    engine.kill();
+    let orphan = engine.data_dir().join("attempts").join(TaskId::generate().to_string());
+    fs::create_dir_all(orphan.join("1/output")).unwrap();
+    engine.start();
+    wait::until("the orphan to go", || (!orphan.exists()).then_some(()));
+    assert_eq!(engine.lines(kept, OutputStream::Stdout), ["kept"]);
+}
+
+#[test]
 fn a_pause_survives_the_engine() {
     let mut engine = TestEngine::started(ENGINE);
     engine.ask(PauseQueue::default());

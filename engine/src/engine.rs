@@ -15,7 +15,8 @@ use chrono::Utc;
 use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::service::Service;
-use orchestrator_protocol::task::DEFAULT_GRACE_MS;
+use orchestrator_protocol::task::{DEFAULT_GRACE_MS, TaskId};
+use orchestrator_runner::attempt::{Attempt, AttemptState};
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::{Store, StoreError, StoreResult};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,8 +28,9 @@ use uuid::Uuid;
 
 use crate::config::{Config, StorageType};
 use crate::queue::{Queue, QueueOptions};
+use crate::records::task_key;
 use crate::service::EngineService;
-use crate::supervisor::{Supervisor, attempt_dir};
+use crate::supervisor::Supervisor;
 use crate::worker::Programs;
 use crate::{dispatch, server};
 
@@ -273,27 +275,61 @@ async fn sweep(queue: Arc<Queue>) {
     }
 }
 
-/// Removes what has had its time, at intervals.
+/// Removes what has had its time, at intervals. First what an engine that died in the middle of that
+/// has left.
 async fn retain(queue: Arc<Queue>, config: Arc<Config>) {
+    match orphans(&queue, &config).await {
+        Ok(orphans) => remove_attempts(&config, &orphans),
+        Err(error) => warn!(%error, "logs that belong to no task cannot be looked for"),
+    }
     let mut interval = tokio::time::interval(RETENTION_INTERVAL);
     loop {
         interval.tick().await;
         match queue.retain(&config.retention, Utc::now()).await {
+            Ok(removed) if removed.is_empty() => {}
             Ok(removed) => {
-                for id in &removed {
-                    let directory = attempt_dir(&config, *id, 0);
-                    let Some(directory) = directory.parent() else { continue };
-                    if let Err(error) = std::fs::remove_dir_all(directory)
-                        && error.kind() != std::io::ErrorKind::NotFound
-                    {
-                        warn!(task = %id, %error, "the logs of a removed task cannot be removed");
-                    }
-                }
-                if !removed.is_empty() {
-                    info!(tasks = removed.len(), "removed what has had its time");
-                }
+                remove_attempts(&config, &removed);
+                info!(tasks = removed.len(), "removed what has had its time");
             }
             Err(error) => warn!(%error, "what has had its time cannot be removed now"),
+        }
+    }
+}
+
+/// Tasks whose attempts are kept and that are stored no more.
+async fn orphans(queue: &Queue, config: &Config) -> anyhow::Result<Vec<TaskId>> {
+    let mut orphans = Vec::new();
+    for entry in std::fs::read_dir(config.attempts_dir())? {
+        let entry = entry?;
+        let Ok(id) = entry.file_name().to_string_lossy().parse::<TaskId>() else { continue };
+        if queue.store().get(&task_key(id)).await?.is_some() {
+            continue;
+        }
+        if has_running_attempt(&entry.path())? {
+            warn!(task = %id, "a script of a task that is not stored is running; it is left alone");
+        } else {
+            orphans.push(id);
+        }
+    }
+    Ok(orphans)
+}
+
+fn has_running_attempt(task: &Path) -> std::io::Result<bool> {
+    for attempt in std::fs::read_dir(task)? {
+        if matches!(Attempt::open(&attempt?.path())?.state()?, AttemptState::Running { .. }) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn remove_attempts(config: &Config, tasks: &[TaskId]) {
+    for id in tasks {
+        let directory = config.attempts_dir().join(id.to_string());
+        if let Err(error) = std::fs::remove_dir_all(directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            warn!(task = %id, %error, "the logs of a removed task cannot be removed");
         }
     }
 }

@@ -156,16 +156,34 @@ fn for_each_task(
     }
 }
 
-/// Values of a stream that ends with its first error.
+/// Values of a stream that ends with its first error: nothing more is asked after it.
 fn until_error(
-    results: impl Iterator<Item = Result<Value, LabeledError>>,
+    mut results: impl Iterator<Item = Result<Value, LabeledError>>,
     span: Span,
 ) -> impl Iterator<Item = Value> {
-    results.scan(false, move |over, result| {
-        if *over {
+    let mut over = false;
+    std::iter::from_fn(move || {
+        if over {
             return None;
         }
-        *over = result.is_err();
+        let result = results.next()?;
+        over = result.is_err();
         Some(result.unwrap_or_else(|error| Value::error(error.into(), span)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_asked_after_an_error() {
+        let mut asked = 0;
+        let results = std::iter::from_fn(|| {
+            asked += 1;
+            Some(Err(LabeledError::new("refused")))
+        });
+        assert_eq!(until_error(results, Span::test_data()).count(), 1);
+        assert_eq!(asked, 1);
+    }
 }

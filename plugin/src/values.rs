@@ -24,8 +24,8 @@ pub fn milliseconds(milliseconds: u64, span: Span) -> Value {
 
 /// The time between two points; none is shorter than nothing.
 pub fn between(from: DateTime<Utc>, to: DateTime<Utc>, span: Span) -> Value {
-    let length = (to - from).num_nanoseconds().unwrap_or(i64::MAX);
-    Value::duration(length.max(0), span)
+    let length = (to - from).num_milliseconds().max(0);
+    Value::duration(length.saturating_mul(1_000_000), span)
 }
 
 /// A count.
