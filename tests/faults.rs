@@ -176,6 +176,64 @@ async fn a_full_disk_refuses_new_work_and_what_runs_is_finished_when_there_is_sp
     engine.stop().await;
 }
 
+/// The power of the disk fails in the middle of a write or a sync, at ten different changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_of_power_loses_nothing_that_was_acknowledged() {
+    for after in 1..=10 {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let script = script(directory, r#"echo "$NAME" >> starts"#);
+        let disk = FaultyDisk::new(after);
+        let engine = Inside::start(directory, open(directory, &disk)).await;
+        disk.cut_power_after(disk.changes() + 3 * after);
+        let mut acknowledged = Vec::new();
+        for number in 0.. {
+            let name = format!("t{number:02}");
+            match engine.submit(directory, &script, &name).await {
+                Ok(id) => acknowledged.push((name, id)),
+                Err(error) => {
+                    assert_eq!(error.code, ErrorCode::Unavailable, "{error:?}");
+                    break;
+                }
+            }
+        }
+        engine.stop().await;
+        disk.lose_power().unwrap();
+        let engine = Inside::start(directory, open(directory, &disk)).await;
+        for (name, id) in &acknowledged {
+            assert_eq!(
+                engine.wait(*id).await.status,
+                TaskStatus::Completed,
+                "{name}, power lost after {after}"
+            );
+        }
+        engine.stop().await;
+        let started = starts(directory);
+        let twice = started.windows(2).find(|pair| pair[0] == pair[1]);
+        assert_eq!(twice, None, "started twice, power lost after {after}");
+        assert!(acknowledged.iter().all(|(name, _)| started.contains(name)), "{acknowledged:?} {started:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_fails_half_way_is_refused_and_the_next_one_succeeds() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let script = script(directory, r#"echo "$NAME" >> starts"#);
+    let disk = FaultyDisk::new(5);
+    let engine = Inside::start(directory, open(directory, &disk)).await;
+    disk.inject(Fault::Write);
+    let refused = engine.submit(directory, &script, "first").await.unwrap_err();
+    assert!(matches!(refused.code, ErrorCode::Internal | ErrorCode::Unavailable), "{refused:?}");
+    let id = engine.submit(directory, &script, "first").await.unwrap();
+    assert_eq!(engine.wait(id).await.status, TaskStatus::Completed);
+    engine.stop().await;
+    let engine = Inside::start(directory, open(directory, &disk)).await;
+    assert_eq!(engine.wait(id).await.status, TaskStatus::Completed);
+    assert_eq!(starts(directory), ["first"]);
+    engine.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_errs_now_and_then_costs_patience_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();

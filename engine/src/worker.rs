@@ -179,3 +179,46 @@ fn unpack(root: &Path) -> io::Result<PathBuf> {
     }
     Ok(target.join(MAIN))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_another_program_are_filled_in() {
+        let call = WorkerCall {
+            operation: vec!["server".into(), "create".into()],
+            names: vec!["web-01".into(), "web-02".into()],
+            infra: "production".into(),
+            settings: "/etc/site.yaml".into(),
+            settings_digest: String::new(),
+            check: true,
+        };
+        let words =
+            ["servers", "create", "{names}", "-i={infra}", "{infra}", "{settings}", "{check?--dry-run}"];
+        let filled = |call: &WorkerCall| words.iter().flat_map(|word| expand(word, call)).collect::<Vec<_>>();
+        let expected = [
+            "servers",
+            "create",
+            "web-01",
+            "web-02",
+            "-i={infra}",
+            "production",
+            "/etc/site.yaml",
+            "--dry-run",
+        ];
+        assert_eq!(filled(&call), expected);
+        assert_eq!(filled(&WorkerCall { check: false, ..call }), expected[..7]);
+    }
+
+    #[test]
+    fn the_program_is_unpacked_once() -> io::Result<()> {
+        let root = tempfile::tempdir()?;
+        let main = unpack(root.path())?;
+        assert!(fs::read_to_string(&main)?.contains("def main"));
+        let written = fs::metadata(&main)?.modified()?;
+        assert_eq!(unpack(root.path())?, main);
+        assert_eq!(fs::metadata(&main)?.modified()?, written);
+        Ok(())
+    }
+}
