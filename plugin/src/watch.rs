@@ -61,7 +61,17 @@ impl WatchError {
                         .map_or(span, |task| task.span),
                     _ => span,
                 };
-                failure.at(span)
+                let is_gone = matches!(
+                    &failure,
+                    Failure::Client(ClientError::NotRunning { .. } | ClientError::Broken(_))
+                );
+                let labeled = failure.at(span);
+                if is_gone {
+                    let advice =
+                        format!("start the engine again with `orchestrator start`; {}", goes_on(tasks));
+                    return labeled.with_help(advice);
+                }
+                labeled
             }
             Self::TimedOut { timeout, left } => {
                 let message = format!("{} not ended within {}", these_have(left), in_words(timeout));

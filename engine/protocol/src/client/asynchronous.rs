@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::start::{self, StartError, StartOptions};
 use super::{ClientError, HELLO_TIMEOUT, stopped};
 use crate::error::Result as EngineResult;
 use crate::event::Item;
@@ -70,6 +71,18 @@ impl AsyncClient {
             tokio::spawn(deliver(Arc::clone(&stream), decoder, Arc::clone(&waiting))).abort_handle();
         let writing = tokio::sync::Mutex::new(());
         Ok(Self { stream, writing, delivery, waiting, next_id: AtomicU64::new(1) })
+    }
+
+    /// Connects to the engine behind a socket, and starts one first if there is none. Also says whether
+    /// this call has started it.
+    pub async fn connect_or_start(socket: &Path, options: StartOptions) -> Result<(Self, bool), StartError> {
+        let path = socket.to_owned();
+        let started = tokio::task::spawn_blocking(move || {
+            start::connect_or_start(&path, Some(options.patience), &options).map(|(_, started)| started)
+        })
+        .await
+        .map_err(|error| ClientError::Broken(io::Error::other(error)))??;
+        Ok((Self::connect(socket).await?, started))
     }
 
     /// Asks a question.
