@@ -11,11 +11,12 @@ use std::time::Duration;
 use clap::Parser;
 use orchestrator_engine::config::{Arguments, Config};
 use orchestrator_engine::engine::Engine;
+use orchestrator_engine::queue::finish::Ending;
 use orchestrator_engine::service::EngineService;
 use orchestrator_protocol::request::{Call, GetStatus, GetTask, StopMode};
 use orchestrator_protocol::service::{Caller, Service};
-use orchestrator_protocol::submit::{NewTask, SubmitRequest};
-use orchestrator_protocol::task::{RetryPolicy, Task, TaskId, TaskStatus};
+use orchestrator_protocol::submit::{NewTask, ServersRequest, SubmitRequest};
+use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, Task, TaskId, TaskStatus, Work};
 use orchestrator_protocol::{Error, ErrorCode};
 use orchestrator_storage::Store;
 use orchestrator_storage::chaos::{ChaosPlan, ChaosStore};
@@ -232,6 +233,37 @@ async fn a_write_that_fails_half_way_is_refused_and_the_next_one_succeeds() {
     assert_eq!(engine.wait(id).await.status, TaskStatus::Completed);
     assert_eq!(starts(directory), ["first"]);
     engine.stop().await;
+}
+
+/// The engine's own step meets a full disk: its failure is handed on, and stored once there is space.
+#[tokio::test]
+async fn a_step_of_the_engine_that_meets_a_full_disk_is_not_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let disk = FaultyDisk::new(13);
+    let queue = orchestrator_tests::queue::queue_on(open(directory, &disk), 4);
+    fs::write(directory.join("settings.yaml"), "").unwrap();
+    let request = ServersRequest {
+        infra: "production".into(),
+        settings: "settings.yaml".into(),
+        cwd: Some(directory.to_str().unwrap().into()),
+        ..ServersRequest::default()
+    };
+    queue.create_servers("test", &request).await.unwrap();
+    let names = queue.claim(queue.next().unwrap()).await.unwrap().unwrap().task;
+    let result = Some(serde_json::json!({"servers": ["web-01"]}));
+    let reported = Ending { result, ..Ending::bare(AttemptOutcome::Succeeded, None) };
+    queue.finish(names.id, names.fence, &reported).await.unwrap();
+    let step = queue.claim(queue.next().unwrap()).await.unwrap().unwrap().task;
+    let Work::Action(action) = &step.work else { panic!("not a step of the engine: {step:?}") };
+    disk.limit_free_bytes(Some(100));
+    let failed = orchestrator_engine::actions::perform(&queue, &step, action).await.unwrap_err();
+    assert!(queue.finish(step.id, step.fence, &failed).await.is_err(), "the disk is full");
+    assert_eq!(queue.task(step.id).await.unwrap().status, TaskStatus::Running);
+    disk.limit_free_bytes(None);
+    queue.finish(step.id, step.fence, &failed).await.unwrap();
+    assert!(queue.task(step.id).await.unwrap().status.is_final());
+    assert_eq!(queue.running_count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test support: a failure is a panic")]
 
 pub mod engine;
+pub mod gate;
 pub mod history;
 pub mod queue;
 pub mod wait;
