@@ -22,7 +22,7 @@ export const SECTIONS = {
     settings: [
         [key required type about];
         [infra false "label" "The infrastructure that the file describes. `--infra` may repeat it, and must be given where the file does not say it."]
-        [defaults false "section defaults" "What every server has unless it says otherwise: the keys of a server, except `name` and `address`. `resources`, `labels`, `env` and `options` are taken over key by key, all else as a whole."]
+        [defaults false "section defaults" "What every server has unless it says otherwise: the keys of a server, except `name` and `address`. `resources`, `labels`, `env`, `ssh` and `options` are taken over key by key, all else as a whole."]
         [networks false "map label section network" "The networks that servers can be on, by name. A network `default` always exists; naming it here changes it."]
         [servers false "list section server" "The servers."]
         [clusters false "list section cluster" "Servers that belong together."]
@@ -30,10 +30,11 @@ export const SECTIONS = {
     server: [
         [key required type about];
         [name true "label" "Its name, unique in the file. Also its host name, and the name that other servers on its network reach it by."]
-        [provider false "provider" "Who makes it: `docker` (the default), or the path of a provider of your own, relative to the settings file."]
+        [provider false "provider" "Who makes it: `docker` (the default), `ssh` (an existing machine), `local` (this machine), or the path of a provider of your own, relative to the settings file."]
         [image false "image" "The image that it is made from. `docker` needs one."]
         [pull false "choice never missing" "Whether an image that the machine does not have is fetched: `never` (the default) or `missing`."]
-        [host false "text" "The address of an existing machine, for providers that take one. `docker` does not."]
+        [host false "text" "The address of an existing machine: a name or an IP address. `ssh` needs one, `docker` and `local` take none."]
+        [ssh false "section ssh" "How that machine is reached. Only for `ssh` and providers of your own."]
         [command false "command" "What it runs: a list of words, or one text for `sh -c`. The default is `sleep infinity`."]
         [resources false "section resources" "How much it may use."]
         [network false "label" "The network that it is on. The default is `default`."]
@@ -44,7 +45,7 @@ export const SECTIONS = {
         [labels false "map label-key value" "Labels of your own. `orchestrator.` at the beginning is taken."]
         [restart false "choice no on-failure always unless-stopped" "When it is started again after it has ended. The default is `unless-stopped`."]
         [taskservs false "list label" "The services that belong on it. Creating the server does not install them."]
-        [options false "map label-key anything" "Handed to a provider of your own as it is. `docker` takes none."]
+        [options false "map label-key anything" "Handed to a provider of your own as it is. The others take none."]
     ]
     resources: [
         [key required type about];
@@ -52,6 +53,14 @@ export const SECTIONS = {
         [memory_mb false "integer 6 16777216" "Memory, in MiB, without swap on top. Without it there is no limit."]
         [disk_mb false "integer 16 1073741824" "The size of its own file system, in MiB. Refused where the daemon cannot enforce it."]
         [max_processes false "integer 1 4194304" "Processes and threads at once. The default is 4096."]
+    ]
+    ssh: [
+        [key required type about];
+        [user false "text" "The user to log in as: root, or one that may use `sudo` without a password. Without it OpenSSH's own configuration decides."]
+        [port false "integer 1 65535" "The port of its SSH server. Without it OpenSSH's own configuration decides."]
+        [identity_file false "text" "The private key, as a path relative to the settings file. Without it the agent and OpenSSH's own configuration decide."]
+        [jump false "text" "The machine to go through, as `[user@]host[:port]`. Its key is checked as well."]
+        [known_hosts_file false "text" "The file with the keys of known machines, as a path relative to the settings file, instead of your own `~/.ssh/known_hosts`. It is never written."]
     ]
     network: [
         [key required type about];
@@ -71,7 +80,9 @@ export const SECTIONS = {
 # has no use for.
 export const PROVIDERS = [
     [name needs refuses];
-    [docker [image] [host options]]
+    [docker [image] [host ssh options]]
+    [ssh [host] [image address ports volumes env options]]
+    [local [] [host ssh image address ports volumes env options]]
 ]
 
 # What a server has that neither it nor `defaults` says.
@@ -80,6 +91,7 @@ export const SERVER_DEFAULTS = {
     image: null
     pull: never
     host: null
+    ssh: {}
     command: ["sleep" "infinity"]
     resources: {}
     network: default
@@ -97,7 +109,7 @@ export const SERVER_DEFAULTS = {
 export const RESOURCE_DEFAULTS = {cpu_millicores: null, memory_mb: null, disk_mb: null, max_processes: 4096}
 
 # Keys of a server whose mappings are merged with those of `defaults`.
-export const MERGED = [resources labels env options]
+export const MERGED = [resources labels env ssh options]
 
 # The table of one section.
 export def section [name: string]: nothing -> table<key: string, required: bool, type: string, about: string> {

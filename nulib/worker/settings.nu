@@ -6,6 +6,7 @@
 
 use fault.nu
 use schema.nu *
+use sections.nu *
 use values.nu *
 use yaml_lines.nu *
 
@@ -145,71 +146,6 @@ def agree-on-infra [file: string, text: string, own: any, asked: any]: nothing -
     $own | default $asked
 }
 
-# The mistakes of a mapping, by the table of its section.
-def check-section [name: string, value: any, path: list<any>]: nothing -> list<any> {
-    let table = section $name
-    let known = $table.key
-    let unknown = $value | columns | where $it not-in $known | each {|key|
-        let near = $known | where ($it | str distance $key) <= 2
-        let hint = if ($near | is-empty) { "" } else { $": did you mean `($near.0)`?" }
-        {path: ($path ++ [$key]), problem: $"unknown key `($key)` in ($path | in-words)($hint) \(allowed: ($known | str join ', '))"}
-    }
-    let missing = $table | where required and ($value | get --optional $it.key) == null | each {|row|
-        {path: $path, problem: $"($path | in-words) has no `($row.key)`"}
-    }
-    let wrong = $table | where key in ($value | columns) | each {|row|
-        let item = $value | get $row.key
-        if $item == null {
-            if $row.required { return [] }
-            return [{path: ($path ++ [$row.key]), problem: $"`($row.key)` has no value: give it (type-in-words $row.type), or remove the line"}]
-        }
-        check-value ($row.type | split row ' ') $item ($path ++ [$row.key])
-    } | flatten
-    $unknown ++ $missing ++ $wrong
-}
-
-# The mistakes of a value, by its type.
-def check-value [type: list<string>, value: any, path: list<any>]: nothing -> list<any> {
-    let arguments = $type | skip 1
-    match ($type | first) {
-        "section" => {
-            if not ($value | is-mapping) { return (wrong-type $type $value $path) }
-            check-section $arguments.0 $value $path
-        }
-        "list" => {
-            if not ($value | is-list) { return (wrong-type $type $value $path) }
-            $value | enumerate | each {|entry| check-value $arguments $entry.item ($path ++ [$entry.index]) } | flatten
-        }
-        "map" => {
-            if not ($value | is-mapping) { return (wrong-type $type $value $path) }
-            $value | items {|key, item|
-                let here = $path ++ [$key]
-                let rule = $key | key-rule $arguments.0
-                let bad_key = if $rule == null { [] } else { [{path: $here, problem: $"`($key)` cannot be a key of ($path | in-words): ($rule)"}] }
-                $bad_key ++ (check-value ($arguments | skip 1) $item $here)
-            } | flatten
-        }
-        _ => { if ($value | fits $type) { [] } else { wrong-type $type $value $path } }
-    }
-}
-
-def wrong-type [type: list<string>, value: any, path: list<any>]: nothing -> list<any> {
-    [{path: $path, problem: $"`($path | in-words)` must be (type-in-words ($type | str join ' ')), not ($value | kind)"}]
-}
-
-# Why a text cannot be a key of a mapping; nothing where it can.
-def key-rule [keys: string]: string -> any {
-    let key = $in
-    match $keys {
-        "label" => { if not ($key | is-label) { $"use (type-in-words label)" } }
-        "variable" => { if $key !~ '^[A-Za-z_][A-Za-z0-9_]*$' { "use letters, digits and '_', not beginning with a digit" } }
-        "label-key" => {
-            if $key starts-with "orchestrator." { "what begins with `orchestrator.` is taken"
-            } else if $key !~ '^[A-Za-z0-9][A-Za-z0-9._/-]*$' { "use letters, digits and . _ / -" }
-        }
-    }
-}
-
 # A server with everything that it and the defaults leave out.
 def complete-server [server: record, defaults: record, folder: string]: nothing -> record {
     let merged = $MERGED | each {|key| [$key ($defaults | get --optional $key | default {} | merge ($server | get --optional $key | default {}))] } | into record
@@ -224,6 +160,9 @@ def complete-server [server: record, defaults: record, folder: string]: nothing 
             if $volume.kind == "bind" { $volume | update source { path expand-from $folder } } else { $volume }
         })
         env: ($whole.env | as-texts)
+        ssh: ($whole.ssh | items {|key, value|
+            [$key (if $key in [identity_file known_hosts_file] { $value | path expand-from $folder } else { $value })]
+        } | into record)
         labels: ($whole.labels | as-texts)
     } | select name ...($SERVER_DEFAULTS | columns)
 }
@@ -333,11 +272,4 @@ def where-said [server: list<any>, key: string]: record -> list<any> {
     if $key in ($settings.servers | get $server.1 | columns) { return ($server ++ [$key]) }
     if $key in ($settings.defaults? | default {} | columns) { return [defaults $key] }
     $server
-}
-
-# A path as people write it, such as servers[0].image.
-def in-words []: list<any> -> string {
-    let path = $in
-    if ($path | is-empty) { return "the file" }
-    $path | each {|step| if ($step | describe) == "int" { $"[($step)]" } else { $".($step)" } } | str join | str trim --left --char '.'
 }

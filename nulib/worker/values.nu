@@ -83,7 +83,8 @@ export def is-provider-path []: string -> bool {
 
 # A path made absolute, seen from a folder.
 export def "path expand-from" [folder: string]: string -> string {
-    let path = $in
+    # `~` is the user's own folder, wherever the path is seen from.
+    let path = if ($in | str starts-with "~") { $in | path expand --no-symlink } else { $in }
     $folder | path join $path | path expand --no-symlink
 }
 
