@@ -135,9 +135,9 @@ export def "test names that look like values are names" [] {
 export def "test what is missing or unknown is said" [] {
     with-place {|place|
         $place | describe-servers [{name: web-01}]
-        let unknown = $place | worker [taskserv create kubernetes]
+        let unknown = $place | worker [taskserv explode redis]
         check same [$unknown.exit_code $unknown.permanent] [1 true]
-        check holds $unknown.failure "no operation 'taskserv create'" "server create, server delete, server list, server names"
+        check holds $unknown.failure "no operation 'taskserv explode'" "server create, server delete, server list, server names, taskserv create"
         check holds ($place | worker [server delete]).failure "name the servers"
         check so (($place | worker [server create --frce]).exit_code != 0) "an unknown option is refused"
         let bare = ^$nu.current-exe -n --no-std-lib $WORKER server create | complete | read-words

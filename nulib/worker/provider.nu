@@ -1,6 +1,6 @@
 # How providers are called, the project's own and the user's alike: each is a program of its own.
 #
-#     nu -n --no-std-lib --stdin -I <this directory> PROVIDER create|delete|list
+#     nu -n --no-std-lib --stdin -I <this directory> PROVIDER create|delete|list|run
 #
 # The order is one JSON record on standard input, the answer is the word `::result {json}`, a failure
 # is `::fail [permanent] message` and an exit status that is not 0. Everything else that it prints is
@@ -11,6 +11,9 @@ use schema.nu PROVIDERS
 
 const HERE = path self | path dirname
 
+# How many of the last lines of a script's output are kept for a message.
+const TAIL_LINES = 15
+
 # Gives a provider an order and returns its answer.
 export def ask [
     provider: string    # Its name, or the path of the user's own
@@ -18,6 +21,41 @@ export def ask [
     order: record
     --quiet             # Hold back what it prints until it has ended: for several at once
 ]: nothing -> record {
+    let answer = call $provider $operation $order $quiet
+    let failure = $answer.words | where ($it starts-with "::fail ") | get --optional 0
+    if $failure != null { $failure | read-failure | raise }
+    check-exit $provider $answer
+    read-result $provider $operation $answer
+}
+
+# Has a provider run a script of a folder on a server, and returns how that ended: the script's exit
+# status, its result, the failure that it announced, and the last lines of its output. That the provider
+# could not do its part is a failure here; that the script failed is an answer.
+export def run-script [
+    provider: string    # Its name, or the path of the user's own
+    order: record
+    --quiet             # Hold back what it prints until it has ended: for several at once
+]: nothing -> record<exit_code: int, result: any, failure: any, tail: string> {
+    let answer = call $provider run $order $quiet
+    # The script's failure comes before the provider's own, where both have one.
+    let failure = $answer.words | where ($it starts-with "::fail ") | reverse | get --optional 0
+    let failure = if $failure == null { null } else { $failure | read-failure }
+    if $answer.exit_code != 0 and $failure != null { $failure | raise }
+    check-exit $provider $answer
+    let result = read-result $provider run $answer
+    if ($result.exit_code? | describe) != "int" {
+        fault permanent $"provider '($provider | path basename)' answered 'run' without an `exit_code`"
+    }
+    # What a script complains about says more than what it reports.
+    let complaint = $answer.stderr | lines | where ($it | str trim | is-not-empty)
+    let lines = if ($complaint | is-not-empty) { $complaint } else {
+        $answer.stdout | lines | where not ($it starts-with "::") and ($it | str trim | is-not-empty)
+    }
+    {exit_code: $result.exit_code, result: $result.result?, failure: $failure, tail: ($lines | last $TAIL_LINES | str join (char newline))}
+}
+
+# Runs a provider. What it prints is passed on, but for the words that are its answer.
+def call [provider: string, operation: string, order: record, quiet: bool]: nothing -> record<stdout: string, stderr: string, exit_code: int, words: list<string>> {
     let program = if $provider in $PROVIDERS.name { $HERE | path join providers $"($provider).nu" } else { $provider }
     let words = [-n --no-std-lib --stdin -I $HERE $program $operation]
     let input = $order | to json --raw
@@ -33,26 +71,37 @@ export def ask [
         $answer.stdout | lines | where not ($it | is-answer) | each {|line| print $line }
         if ($answer.stderr | is-not-empty) { print --stderr --no-newline $answer.stderr }
     }
-    let name = $provider | path basename
-    let said = $answer.stdout | lines | where ($it | is-answer)
-    let failure = $said | where ($it starts-with "::fail ") | get --optional 0
-    if $failure != null {
-        let message = $failure | str substring 7..
-        if ($message starts-with "permanent ") { fault permanent ($message | str substring 10..) }
-        fault retryable $message
-    }
+    $answer | insert words ($answer.stdout | lines | where ($it | is-answer))
+}
+
+def is-answer []: string -> bool {
+    ($in starts-with "::result ") or ($in starts-with "::fail ")
+}
+
+# What the word of a failure says.
+def read-failure []: string -> record<message: string, permanent: bool> {
+    let message = $in | str substring 7..
+    if ($message starts-with "permanent ") { {message: ($message | str substring 10..), permanent: true} } else { {message: $message, permanent: false} }
+}
+
+def raise []: record -> nothing {
+    if $in.permanent { fault permanent $in.message } else { fault retryable $in.message }
+}
+
+def check-exit [provider: string, answer: record]: nothing -> nothing {
     if $answer.exit_code != 0 {
-        fault retryable $"provider '($name)' ended with exit status ($answer.exit_code) and did not say why"
+        fault retryable $"provider '($provider | path basename)' ended with exit status ($answer.exit_code) and did not say why"
     }
-    let results = $said | where ($it starts-with "::result ")
+}
+
+# The record of a provider's last result.
+def read-result [provider: string, operation: string, answer: record]: nothing -> record {
+    let name = $provider | path basename
+    let results = $answer.words | where ($it starts-with "::result ")
     if ($results | is-empty) { fault permanent $"provider '($name)' gave no answer to '($operation)'" }
     let result = try { $results | last | str substring 9.. | from json } catch { null }
     if ($result | describe --detailed | get type) != "record" {
         fault permanent $"provider '($name)' answered '($operation)' with something that is not a JSON record"
     }
     $result
-}
-
-def is-answer []: string -> bool {
-    ($in starts-with "::result ") or ($in starts-with "::fail ")
 }

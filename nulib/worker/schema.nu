@@ -1,5 +1,5 @@
-# What a settings file may hold: one table a section. The check of a file, the messages about its
-# mistakes and the tables in the documentation all come from here.
+# What a settings file and a `taskserv.toml` may hold: one table a section. The check of a file, the
+# messages about its mistakes and the tables in the documentation all come from here.
 #
 # A type is a word with its arguments:
 #   label                   a DNS label: 1 to 63 of a-z, 0-9 and '-', no '-' at either end
@@ -14,15 +14,18 @@
 #   port, volume            see the table
 #   value                   a text, a whole number or a boolean; taken as text
 #   anything                whatever the provider makes of it
+#   port-or-parameter       the number of a port, or the name of the parameter that says it
+#   parameter-type          one of these types, for the value of a parameter
 #   section NAME            a mapping with the keys of that section
 #   list TYPE               a list
-#   map KEYS TYPE           a mapping whose keys are `label`s, `variable` names or `label-key`s
+#   map KEYS TYPE           a mapping whose keys are `label`s, `variable` names, `label-key`s or names of
+#                           `parameter`s
 
 export const SECTIONS = {
     settings: [
         [key required type about];
         [infra false "label" "The infrastructure that the file describes. `--infra` may repeat it, and must be given where the file does not say it."]
-        [defaults false "section defaults" "What every server has unless it says otherwise: the keys of a server, except `name` and `address`. `resources`, `labels`, `env`, `ssh` and `options` are taken over key by key, all else as a whole."]
+        [defaults false "section defaults" "What every server has unless it says otherwise: the keys of a server, except `name`, `address` and `taskserv_options`. `resources`, `labels`, `env`, `ssh` and `options` are taken over key by key, all else as a whole."]
         [networks false "map label section network" "The networks that servers can be on, by name. A network `default` always exists; naming it here changes it."]
         [servers false "list section server" "The servers."]
         [clusters false "list section cluster" "Servers that belong together."]
@@ -44,7 +47,8 @@ export const SECTIONS = {
         [env false "map variable value" "Environment variables of what it runs. They are kept readable with the server: no place for secrets."]
         [labels false "map label-key value" "Labels of your own. `orchestrator.` at the beginning is taken."]
         [restart false "choice no on-failure always unless-stopped" "When it is started again after it has ended. The default is `unless-stopped`."]
-        [taskservs false "list label" "The services that belong on it. Creating the server does not install them."]
+        [taskservs false "list label" "The taskservs that belong on it. Creating the server does not install them."]
+        [taskserv_options false "map label map parameter value" "Parameters of its taskservs, by the taskserv's name: `redis: {port: 6380}`. They come before those of its clusters."]
         [options false "map label-key anything" "Handed to a provider of your own as it is. The others take none."]
     ]
     resources: [
@@ -72,7 +76,45 @@ export const SECTIONS = {
         [name true "label" "Its name, unique in the file."]
         [type false "label" "What kind of cluster it is, such as `kubernetes`."]
         [servers true "list label" "The names of its servers."]
-        [taskservs false "list label" "The services that belong on each of them."]
+        [taskservs false "list label" "The taskservs that belong on each of them."]
+        [taskserv_options false "map label map parameter value" "Parameters of these taskservs, by the taskserv's name: `redis: {port: 6380}`."]
+    ]
+}
+
+# The sections of a `taskserv.toml`.
+export const TASKSERV_SECTIONS = {
+    taskserv: [
+        [key required type about];
+        [description true "text" "What it is, in a line."]
+        [depends_on false "list label" "The taskservs that must be there first, on the same server."]
+        [needs false "section needs" "What a server must have for it."]
+        [ports false "list port-or-parameter" "The ports that it listens on: numbers, or the names of the parameters that say them."]
+        [roles false "list label" "What a server can be in a cluster, such as `primary` and `replica`. The first is what a server is unless its parameter `role` says otherwise."]
+        [parameters false "map parameter section parameter" "What can be chosen, by name."]
+        [ready false "section ready" "When it is ready. Without it, it is as soon as `start.sh` has ended."]
+        [timeouts false "section timeouts" "How long its scripts may take."]
+    ]
+    needs: [
+        [key required type about];
+        [memory_mb false "integer 1 16777216" "Memory, in MiB. A server that is limited to less is refused."]
+        [privileged false "boolean" "Whether it needs all rights on the machine's kernel. The servers of `docker` do not have them."]
+        [systemd false "boolean" "Whether it needs systemd. The servers of `docker` do not have it."]
+    ]
+    parameter: [
+        [key required type about];
+        [type true "parameter-type" "What its value is: `text`, `boolean`, `integer MIN MAX`, `choice A B …`, `label` or `address`."]
+        [default false "anything" "Its value where the settings do not say it. Without it, they must."]
+        [about true "text" "What it is for."]
+    ]
+    ready: [
+        [key required type about];
+        [within_sec true "integer 1 3600" "How long it may take from the end of `start.sh` until `ready.sh` ends with exit status 0."]
+    ]
+    timeouts: [
+        [key required type about];
+        [install_sec false "integer 1 86400" "`install.sh`. The default is 900."]
+        [start_sec false "integer 1 86400" "`start.sh`. The default is 120."]
+        [verify_sec false "integer 1 86400" "`verify.sh`, and each run of `ready.sh`. The default is 60."]
     ]
 }
 
@@ -102,6 +144,7 @@ export const SERVER_DEFAULTS = {
     labels: {}
     restart: unless-stopped
     taskservs: []
+    taskserv_options: {}
     options: {}
 }
 
@@ -114,9 +157,9 @@ export const MERGED = [resources labels env ssh options]
 # The table of one section.
 export def section [name: string]: nothing -> table<key: string, required: bool, type: string, about: string> {
     if $name == "defaults" {
-        return ($SECTIONS.server | where key not-in [name address] | update required false)
+        return ($SECTIONS.server | where key not-in [name address taskserv_options] | update required false)
     }
-    $SECTIONS | get $name
+    $SECTIONS | merge $TASKSERV_SECTIONS | get $name
 }
 
 # A type in words, for messages and for the documentation.
@@ -138,6 +181,8 @@ export def type-in-words [type: string]: nothing -> string {
         "volume" => "a volume such as `/path/on/host:/path`, `./beside/the/settings:/path` or `name:/path`, with `:ro` at the end to make it read-only"
         "value" => "a text, a whole number, or true or false"
         "anything" => "anything"
+        "port-or-parameter" => "a port from 1 to 65535 or the name of a parameter"
+        "parameter-type" => "text, boolean, integer MIN MAX, choice A B …, label or address"
         "section" => "a mapping"
         "list" => $"a list, each item ($arguments | str join ' ' | type-in-words $in)"
         "map" => $"a mapping, each value ($arguments | skip 1 | str join ' ' | type-in-words $in)"

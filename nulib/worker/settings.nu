@@ -15,15 +15,17 @@ const SHOWN = 20
 
 # What the file describes, with defaults filled in and paths made absolute. `names` are the names of all
 # servers. With `--only`, the others are not looked at beyond their names, so that one of a thousand
-# servers costs no more than one.
+# servers costs no more than one; with `--mates` those are that share a cluster with one of them.
 export def load [
     path: string            # The settings file
     --infra: string         # The infra that is asked for; the file's own where it says one
     --only: list<string>    # The servers that are asked for; all of them otherwise
+    --mates                 # And the other servers of their clusters
 ]: nothing -> record<file: string, infra: string, names: list<string>, networks: table, servers: table, clusters: table> {
     let file = $path | path expand
     let text = read-text $file
     let settings = parse-text $file $text
+    let only = if $mates and $only != null { $only ++ ($settings | mates $only) } else { $only }
     let entries = choose-servers $settings $only
     let problems = (check-section settings (if ($settings.servers? | default [] | is-list) { $settings | upsert servers [] } else { $settings }) []) ++ ($entries | each {|entry|
         check-value [section server] $entry.item [servers $entry.index]
@@ -44,7 +46,7 @@ export def load [
         names: ($settings | server-names)
         networks: $networks
         servers: ($servers | reject --optional index)
-        clusters: ($settings.clusters? | default [] | each {|cluster| {type: null, taskservs: []} | merge $cluster })
+        clusters: ($settings.clusters? | default [] | each {|cluster| {type: null, taskservs: [], taskserv_options: {}} | merge $cluster })
     }
 }
 
@@ -56,6 +58,14 @@ def choose-servers [settings: record, only: any]: nothing -> table<index: int, i
     let all = $servers | enumerate
     if $only == null { return $all }
     $all | where not ($it.item | is-mapping) or ($it.item.name? == null) or $it.item.name in $only
+}
+
+# The servers that share a cluster with one of these. Clusters that are wrong are left to the check.
+def mates [names: list<any>]: record -> list<any> {
+    let clusters = $in.clusters? | default []
+    if not ($clusters | is-list) { return [] }
+    let members = $clusters | where ($it | is-mapping) | get --optional servers | where ($it | is-list)
+    $members | where {|servers| $servers | any { $in in $names } } | flatten | uniq
 }
 
 # The names of all servers, those of entries without one left out.

@@ -34,6 +34,12 @@ export def is-endless []: any -> bool {
     }
 }
 
+# Names in a row, for messages.
+export def listed []: list<any> -> string {
+    let names = $in
+    if ($names | is-empty) { "none" } else { $names | str join ", " }
+}
+
 # Whether a value is a mapping.
 export def is-mapping []: any -> bool {
     ($in | describe --detailed | get type) == "record"
@@ -69,6 +75,8 @@ export def fits [type: list<string>]: any -> bool {
         "volume" => ($text and ($value | parse-volume) != null)
         "value" => ($kind in ["string" "int" "bool"] and ($kind != "string" or "\u{0}" not-in $value))
         "anything" => (not ($value | is-endless))
+        "port-or-parameter" => (($kind == "int" and $value in 1..65535) or ($text and $value =~ '^[a-z][a-z0-9_]*\z'))
+        "parameter-type" => ($text and $value =~ '^(text|boolean|label|address|integer -?\d{1,18} -?\d{1,18}|choice( \S+)+)\z')
     }
 }
 

@@ -1,6 +1,8 @@
 # The worker: the program that the engine runs to do the work on servers.
 #
 #     nu -n --no-std-lib worker.nu server create [NAME …] --settings FILE [--infra NAME] [--check]
+#     nu -n --no-std-lib worker.nu taskserv create NAME [SERVER …] --settings FILE …
+#     nu -n --no-std-lib worker.nu cluster create TYPE --settings FILE …
 #
 # It reads the settings, asks the providers, and answers with the words of task.nu. It needs no plugin
 # and no engine: run by hand it does the same and prints the same. Exit status 0 is done, anything else
@@ -9,17 +11,19 @@
 # What follows the program on the command line is read by Nushell as source. A caller must not pass on
 # values that begin with `-` and come from somebody else; the engine takes only DNS labels for names.
 
+use cluster_operations.nu *
 use fault.nu
-use plan.nu *
-use provider.nu
+use servers.nu *
 use settings.nu
 use task.nu
-use values.nu is-label
+use taskserv_operations.nu *
+use words.nu *
 
-const OPERATIONS = ["server create" "server delete" "server list" "server names"]
-
-# How many servers are worked on at once when one call names several. The engine makes a task of each.
-const AT_ONCE = 4
+const OPERATIONS = [
+    "server create" "server delete" "server list" "server names"
+    "taskserv create" "taskserv verify" "taskserv list" "taskserv plan"
+    "cluster create" "cluster verify" "cluster delete" "cluster plan"
+]
 
 # Refuses words that mean nothing here.
 def main [
@@ -117,82 +121,4 @@ def "main server names" [
         let settings = settings load (settings-path $settings) --infra ($infra | in-text)
         task result {infra: $settings.infra, servers: ($settings | pick $names | get name)}
     }
-}
-
-# Nushell takes a word that follows a program for a pattern of file names, so that nothing else is
-# guessed from it. Here it is text again.
-def in-text []: any -> any {
-    let word = $in
-    if $word == null { null } else { $word | into string }
-}
-
-def settings-path [path: any]: nothing -> string {
-    if $path == null { fault permanent "name the settings file with --settings" }
-    $path | in-text
-}
-
-def names-in-text []: list<any> -> list<string> {
-    let names = $in | each { in-text }
-    let bad = $names | where not ($it | is-label)
-    if ($bad | is-not-empty) {
-        fault permanent $"'($bad.0)' is not a server name: use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or a digit"
-    }
-    $names
-}
-
-# The servers with these names, or all.
-def pick [names: list<any>]: record -> list<any> {
-    let settings = $in
-    if ($names | is-empty) { return $settings.servers }
-    let unknown = $names | where $it not-in $settings.names
-    if ($unknown | is-not-empty) {
-        let known = $settings.names
-        let shown = $known | first ([($known | length) 10] | math min) | str join ", "
-        let more = if ($known | length) > 10 { $" and (($known | length) - 10) more" } else { "" }
-        fault permanent $"($settings.file) describes no server '($unknown.0)': it has ($shown | default --empty 'none')($more)"
-    }
-    $settings.servers | where name in $names
-}
-
-# The servers of the infra that the providers of the settings file have.
-def existing []: record -> list<any> {
-    let settings = $in
-    $settings.servers | group-by provider | items {|provider, servers|
-        provider ask $provider list {infra: $settings.infra, servers: $servers} | get --optional servers | default [] | insert provider $provider
-    } | flatten
-}
-
-# Has each server's provider carry out the operation. An answer is the provider's, or the failure.
-def work-on [servers: list<any>, operation: string, order: closure]: nothing -> list<any> {
-    let several = ($servers | length) > 1
-    $servers | par-each --keep-order --threads $AT_ONCE {|server|
-        try {
-            {name: $server.name, provider: $server.provider} | merge (provider ask $server.provider $operation (do $order $server) --quiet=$several)
-        } catch {|error|
-            {name: $server.name, provider: $server.provider, action: "failed"} | merge ($error | fault describe-error)
-        }
-    }
-}
-
-# Hands over what was done, or would be done, and fails where a server failed.
-def report [settings: record, servers: list<any>, answers: list<any>, check: bool]: nothing -> nothing {
-    let failed = $answers | where action == "failed"
-    let plan = if $check {
-        let steps = $answers | each {|answer|
-            $answer.steps? | default [] | each {|step| {server: $answer.name, provider: $answer.provider} | merge $step }
-        } | flatten
-        {plan: $steps, plan_digest: ({infra: $settings.infra, servers: $servers, plan: $steps} | digest)}
-    } else { {} }
-    task result ({
-        infra: $settings.infra
-        check: $check
-        servers: ($answers | reject --optional steps permanent details)
-    } | merge $plan)
-    if ($failed | is-empty) { return }
-    let details = $failed.details | compact --empty | str join (char newline)
-    let message = if ($answers | length) == 1 { $failed.0.message } else {
-        $"(($failed | length)) of (($answers | length)) servers failed: ($failed | each { $'($in.name): ($in.message)' } | str join '; ')"
-    }
-    if ($failed | all { $in.permanent }) { fault permanent $message --details $details }
-    fault retryable $message --details $details
 }
