@@ -1,20 +1,26 @@
-//! Lists the files of the provisioning program, which the engine carries.
+//! Lists the files of the provisioning program and of the taskservs, which the engine carries.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
+/// What of `nulib` is carried.
+const PARTS: [&str; 2] = ["worker", "taskservs"];
+
 fn main() -> io::Result<()> {
     let missing = |name| io::Error::other(format!("cargo does not set {name}"));
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or_else(|| missing("CARGO_MANIFEST_DIR"))?);
-    let worker = root.join("../nulib/worker").canonicalize()?;
-    println!("cargo::rerun-if-changed={}", worker.display());
+    let nulib = root.join("../nulib").canonicalize()?;
     let mut files = Vec::new();
-    collect(&worker, &mut files)?;
+    for part in PARTS {
+        let part = nulib.join(part);
+        println!("cargo::rerun-if-changed={}", part.display());
+        collect(&part, &mut files)?;
+    }
     files.sort();
     let mut list = String::from("&[\n");
     for file in files {
-        let name = file.strip_prefix(&worker).map_err(io::Error::other)?.to_string_lossy().into_owned();
+        let name = file.strip_prefix(&nulib).map_err(io::Error::other)?.to_string_lossy().into_owned();
         writeln!(list, "    ({name:?}, include_str!({:?})),", file.display().to_string())
             .map_err(io::Error::other)?;
     }
@@ -28,7 +34,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "nu") {
+        } else {
             files.push(path);
         }
     }

@@ -9,7 +9,7 @@ use orchestrator_protocol::client::ClientError;
 use orchestrator_protocol::client::asynchronous::AsyncClient;
 use orchestrator_protocol::client::start::{StartError, StartOptions};
 use orchestrator_protocol::event::Item;
-use orchestrator_protocol::request::{GetStatus, GetTask, StopEngine, StopMode, Subscription};
+use orchestrator_protocol::request::{EventsRequest, GetStatus, GetTask, StopEngine, StopMode, Subscription};
 use orchestrator_protocol::submit::SubmitRequest;
 use orchestrator_protocol::task::{TaskId, TaskStatus};
 use orchestrator_tests::engine::TestEngine;
@@ -49,8 +49,8 @@ async fn many_questions_and_streams_share_a_connection() {
     let unknown = client.call(GetTask { id: TaskId::generate() }).await;
     assert!(matches!(unknown, Err(ClientError::Refused(error)) if error.code == ErrorCode::NotFound));
     // Whoever waits for an engine that dies is told.
-    let mut events = client.subscribe(Subscription::Events { group: None, task: None }).await.unwrap();
-    client.call(GetStatus {}).await.unwrap();
+    let mut events = client.subscribe(Subscription::Events(EventsRequest::default())).await.unwrap();
+    assert!(matches!(events.recv().await.unwrap(), Ok(Item::Listening(_))));
     engine.kill();
     assert!(events.recv().await.unwrap().is_err());
     assert!(matches!(client.call(GetStatus {}).await, Err(ClientError::Broken(_))));

@@ -13,9 +13,10 @@ use orchestrator_engine::config::{Arguments, Config};
 use orchestrator_engine::engine::Engine;
 use orchestrator_engine::queue::finish::Ending;
 use orchestrator_engine::service::EngineService;
+use orchestrator_protocol::provision::ProvisionRequest;
 use orchestrator_protocol::request::{Call, GetStatus, GetTask, StopMode};
 use orchestrator_protocol::service::{Caller, Service};
-use orchestrator_protocol::submit::{NewTask, ServersRequest, SubmitRequest};
+use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, Task, TaskId, TaskStatus, Work};
 use orchestrator_protocol::{Error, ErrorCode};
 use orchestrator_storage::Store;
@@ -243,13 +244,13 @@ async fn a_step_of_the_engine_that_meets_a_full_disk_is_not_forgotten() {
     let disk = FaultyDisk::new(13);
     let queue = orchestrator_tests::queue::queue_on(open(directory, &disk), 4);
     fs::write(directory.join("settings.yaml"), "").unwrap();
-    let request = ServersRequest {
+    let request = ProvisionRequest {
         infra: "production".into(),
         settings: "settings.yaml".into(),
         cwd: Some(directory.to_str().unwrap().into()),
-        ..ServersRequest::default()
+        ..ProvisionRequest::default()
     };
-    queue.create_servers("test", &request).await.unwrap();
+    queue.provision("test", &request).await.unwrap();
     let names = queue.claim(queue.next().unwrap()).await.unwrap().unwrap().task;
     let result = Some(serde_json::json!({"servers": ["web-01"]}));
     let reported = Ending { result, ..Ending::bare(AttemptOutcome::Succeeded, None) };

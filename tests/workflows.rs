@@ -5,8 +5,8 @@
 use std::fs;
 
 use orchestrator_protocol::ErrorCode;
+use orchestrator_protocol::provision::{Operation, ProvisionRequest, Target};
 use orchestrator_protocol::request::{CancelTask, Diagnose, ExplainTask, ListTasks, ReasonKind};
-use orchestrator_protocol::submit::ServersRequest;
 use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, Task, TaskStatus};
 use orchestrator_tests::engine::TestEngine;
 use orchestrator_tests::wait;
@@ -19,7 +19,7 @@ const STUB: &str = r#"
 shift 3
 echo "$*" >> calls
 case "$2" in
-  names) cat names.json ;;
+  names | plan) cat names.json ;;
   create) [ -e "fail.$3" ] && { echo "no route to $3" >&2; exit 1; }
           [ -e gate ] && { : > "begun.$3"; while [ -e gate ]; do sleep 0.01; done; }
           echo "::result {\"servers\": [{\"name\": \"$3\", \"action\": \"created\"}]}" ;;
@@ -35,14 +35,14 @@ fn engine() -> TestEngine {
     engine
 }
 
-fn request(engine: &TestEngine, servers: &[&str]) -> ServersRequest {
-    ServersRequest {
+fn request(engine: &TestEngine, servers: &[&str]) -> ProvisionRequest {
+    ProvisionRequest {
         infra: "production".into(),
         settings: "./settings.yaml".into(),
-        servers: servers.iter().map(|server| (*server).to_owned()).collect(),
+        target: Target::Servers { servers: servers.iter().map(|server| (*server).to_owned()).collect() },
         cwd: Some(engine.directory().to_str().unwrap().to_owned()),
         retry: Some(RetryPolicy { max_retries: 0, ..RetryPolicy::default() }),
-        ..ServersRequest::default()
+        ..ProvisionRequest::default()
     }
 }
 
@@ -89,10 +89,10 @@ fn without_names_the_worker_is_asked_for_them() {
     let engine = engine();
     fs::write(engine.directory().join("names.json"), r#"::result {"servers": ["db-01", "web-01"]}"#).unwrap();
     let workflow =
-        engine.wait(engine.ask(ServersRequest { check_mode: true, ..request(&engine, &[]) }).id.unwrap());
+        engine.wait(engine.ask(ProvisionRequest { check_mode: true, ..request(&engine, &[]) }).id.unwrap());
     assert_eq!(workflow.status, TaskStatus::Completed, "{workflow:#?}");
     let names: Vec<_> = children(&engine, &workflow).into_iter().map(|task| task.name).collect();
-    assert_eq!(names, ["add servers", "create db-01", "create web-01", "servers of production"]);
+    assert_eq!(names, ["add tasks", "create db-01", "create web-01", "servers of production"]);
     assert_eq!(
         calls(&engine),
         [
@@ -110,8 +110,8 @@ fn names_that_the_worker_reports_are_checked_too() {
         (r#"::result {"servers": ["--x;^rm"]}"#, "'--x;^rm' is not a valid server name"),
         (r#"::result {"servers": ["a", "a"]}"#, "server 'a' is named twice"),
         (r#"::result {"servers": []}"#, "names no server for infra 'production'"),
-        (r#"::result 7"#, "the provisioning program's server names cannot be read"),
-        ("nothing", "the provisioning program reported no server names"),
+        (r#"::result 7"#, "the plan of the provisioning program cannot be read"),
+        ("nothing", "the provisioning program reported no plan"),
     ] {
         fs::write(engine.directory().join("names.json"), reported).unwrap();
         let workflow = engine.wait(engine.ask(request(&engine, &[])).id.unwrap());
@@ -121,6 +121,136 @@ fn names_that_the_worker_reports_are_checked_too() {
         assert!(error.contains(complaint), "{error:?} does not say {complaint:?}");
         assert_eq!(tasks.len(), 2);
     }
+}
+
+fn cluster(engine: &TestEngine, operation: Operation) -> ProvisionRequest {
+    let target = Target::Cluster { cluster_type: "web".into() };
+    ProvisionRequest { target, operation, ..request(engine, &[]) }
+}
+
+/// What the stand-in answers when it is asked for a plan.
+fn plan(engine: &TestEngine, tasks: &serde_json::Value) {
+    let report = json!({"infra": "production", "tasks": tasks});
+    fs::write(engine.directory().join("names.json"), format!("::result {report}\n")).unwrap();
+}
+
+#[test]
+fn a_cluster_becomes_the_graph_that_the_worker_plans() {
+    let engine = engine();
+    plan(
+        &engine,
+        &json!([
+            {"name": "create db-01", "operation": "server create", "names": ["db-01"], "after": []},
+            {"name": "postgres on db-01", "operation": "taskserv create", "names": ["postgres", "db-01"],
+             "after": ["create db-01"], "labels": {"server": "db-01", "taskserv": "postgres"}},
+        ]),
+    );
+    let submitted = engine.ask(cluster(&engine, Operation::Create));
+    assert_eq!(submitted.name.as_deref(), Some("create cluster web of production"));
+    let workflow = engine.wait(submitted.id.unwrap());
+    assert_eq!(workflow.status, TaskStatus::Completed, "{workflow:#?}");
+    let tasks = children(&engine, &workflow);
+    let names: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, ["add tasks", "create db-01", "plan of web", "postgres on db-01"]);
+    assert_eq!(tasks[3].depends_on, [tasks[1].id]);
+    assert!(tasks[3].started_at >= tasks[1].completed_at);
+    assert_eq!(tasks[3].labels["taskserv"], "postgres");
+    assert!(tasks.iter().all(|task| task.parent == Some(workflow.id)));
+    assert_eq!(
+        calls(&engine),
+        [
+            "cluster plan create web --infra production --settings SETTINGS",
+            "server create db-01 --infra production --settings SETTINGS",
+            "taskserv create postgres db-01 --only --infra production --settings SETTINGS",
+        ]
+    );
+}
+
+#[test]
+fn a_taskserv_that_fails_takes_along_what_depends_on_it_and_is_retried_with_it() {
+    let engine = engine();
+    let step = |name: &str, after: &[&str]| json!({"name": name, "operation": "taskserv create", "names": [name, "db-01"], "after": after});
+    plan(&engine, &json!([step("first", &[]), step("second", &["first"]), step("third", &["second"])]));
+    fs::write(engine.directory().join("fail.first"), "").unwrap();
+    let target = Target::Taskserv { taskserv: "third".into(), servers: vec!["db-01".into()] };
+    let asked = ProvisionRequest { target, ..request(&engine, &[]) };
+    let workflow = engine.wait(engine.ask(asked).id.unwrap());
+    assert_eq!(workflow.status, TaskStatus::Failed);
+    let statuses = || children(&engine, &workflow).iter().map(|task| task.status).collect::<Vec<_>>();
+    let (done, failed, cancelled) = (TaskStatus::Completed, TaskStatus::Failed, TaskStatus::Cancelled);
+    assert_eq!(statuses(), [done, failed, done, cancelled, cancelled]);
+    fs::remove_file(engine.directory().join("fail.first")).unwrap();
+    engine.ask(orchestrator_protocol::request::RetryTask { id: workflow.id });
+    assert_eq!(engine.wait(workflow.id).status, TaskStatus::Completed);
+    assert_eq!(
+        calls(&engine)[0],
+        "taskserv create first db-01 --only --infra production --settings SETTINGS"
+    );
+    assert!(
+        calls(&engine)
+            .contains(&"taskserv plan create third db-01 --infra production --settings SETTINGS".into())
+    );
+}
+
+#[test]
+fn a_plan_is_checked_like_a_submission() {
+    let engine = engine();
+    let good = json!({"name": "a", "operation": "server create", "names": ["a"], "after": []});
+    let with = |field: &str, value: serde_json::Value| {
+        let mut task = good.clone();
+        task[field] = value;
+        task
+    };
+    for (tasks, complaint) in [
+        (json!([]), "holds no task"),
+        (json!([good, good]), "two tasks are named 'a'"),
+        (json!([with("after", json!(["b"]))]), "'a' comes after 'b', which is not a task"),
+        (json!([with("after", json!(["a"]))]), "the tasks wait for each other: a -> a"),
+        (json!([with("names", json!(["--x;^rm"]))]), "'--x;^rm' is not a valid name in the plan"),
+        (json!([with("operation", json!("cluster plan"))]), "'cluster plan' cannot be part of a plan"),
+        (json!([with("operation", json!("rm"))]), "'rm' cannot be part of a plan"),
+        (json!([with("operation", json!("server burn"))]), "no words for the operation 'server burn'"),
+        (json!([with("name", json!("-x"))]), "'-x' is not a valid task name"),
+        (json!([with("labels", json!({"-": "x"}))]), "'-' is not a valid label"),
+        (json!([{"name": "a"}]), "cannot be read: missing field `operation`"),
+    ] {
+        plan(&engine, &tasks);
+        let workflow = engine.wait(engine.ask(cluster(&engine, Operation::Create)).id.unwrap());
+        assert_eq!(workflow.status, TaskStatus::Failed);
+        let error = workflow.error.unwrap();
+        assert!(error.contains(complaint), "{error:?} does not say {complaint:?}");
+    }
+    assert!(calls(&engine).iter().all(|call| call.starts_with("cluster plan")), "{:?}", calls(&engine));
+}
+
+#[test]
+fn what_cannot_be_done_with_a_target_is_refused() {
+    let engine = engine();
+    let taskserv = |name: &str| Target::Taskserv { taskserv: name.into(), servers: Vec::new() };
+    let cluster = |name: &str| Target::Cluster { cluster_type: name.into() };
+    let servers = Target::Servers { servers: vec!["a".into()] };
+    for (target, operation, complaint, field) in [
+        (
+            taskserv("redis"),
+            Operation::Delete,
+            "'delete' is nothing that is done with a taskserv: use create or verify",
+            "operation",
+        ),
+        (
+            servers,
+            Operation::Verify,
+            "'verify' is nothing that is done with servers: use create or delete",
+            "operation",
+        ),
+        (Target::default(), Operation::Delete, "deleting servers needs their names", "servers"),
+        (taskserv("-r;"), Operation::Create, "'-r;' is not a valid taskserv name", "taskserv"),
+        (cluster("../web"), Operation::Create, "'../web' is not a valid cluster type", "cluster_type"),
+    ] {
+        let error = engine.refused(ProvisionRequest { target, operation, ..request(&engine, &[]) });
+        assert!(error.message.contains(complaint), "{:?} does not say {complaint:?}", error.message);
+        assert_eq!((error.code, error.field.as_deref()), (ErrorCode::Invalid, Some(field)));
+    }
+    assert_eq!(engine.tasks(), []);
 }
 
 #[test]
@@ -176,7 +306,7 @@ fn one_workflow_changes_an_infra_at_a_time_unless_asked_otherwise() {
     let reasons = engine.ask(ExplainTask { id: second.tasks[0].id }).reasons;
     assert_eq!(reasons[0].kind, ReasonKind::Lock);
     assert_eq!(reasons[0].message, "the lock 'infra:production' is held by 'create servers of production'");
-    let beside = engine.ask(ServersRequest { allow_concurrent: true, ..request(&engine, &["d"]) });
+    let beside = engine.ask(ProvisionRequest { allow_concurrent: true, ..request(&engine, &["d"]) });
     wait::until("the one that does not wait", || has_begun("d").then_some(()));
     assert!(!has_begun("c"));
     fs::remove_file(engine.directory().join("gate")).unwrap();
@@ -201,7 +331,7 @@ fn a_cancelled_workflow_gives_its_lock_back() {
 #[test]
 fn bad_requests_queue_nothing() {
     let engine = engine();
-    let refused = |request: ServersRequest| {
+    let refused = |request: ProvisionRequest| {
         let error = engine.refused(request);
         assert_eq!(error.code, ErrorCode::Invalid);
         (error.message, error.field.unwrap())
@@ -209,10 +339,11 @@ fn bad_requests_queue_nothing() {
     let (message, field) = refused(request(&engine, &["web-01", "--x;^rm"]));
     assert!(message.starts_with("'--x;^rm' is not a valid server name"), "{message}");
     assert_eq!(field, "servers[1]");
-    let (message, field) = refused(ServersRequest { infra: "--check;rm".into(), ..request(&engine, &[]) });
+    let (message, field) = refused(ProvisionRequest { infra: "--check;rm".into(), ..request(&engine, &[]) });
     assert!(message.starts_with("'--check;rm' is not a valid infra name"), "{message}");
     assert_eq!(field, "infra");
-    let (message, field) = refused(ServersRequest { settings: "none.yaml".into(), ..request(&engine, &[]) });
+    let (message, field) =
+        refused(ProvisionRequest { settings: "none.yaml".into(), ..request(&engine, &[]) });
     assert!(message.ends_with("none.yaml does not exist"), "{message}");
     assert_eq!(field, "settings");
     assert_eq!(

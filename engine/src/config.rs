@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use orchestrator_protocol::task::RetryPolicy;
 use serde::Deserialize;
 
+use crate::reach::Reach;
+
 /// Where records live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -119,11 +121,23 @@ struct File {
     log_json: bool,
     groups: BTreeMap<String, GroupSettings>,
     retry: RetrySettings,
+    http: HttpSettings,
     environment: EnvironmentSettings,
     scripts: ScriptSettings,
     worker: WorkerSettings,
     output: OutputSettings,
     retention: RetentionSettings,
+}
+
+/// What requests over HTTP have to do with.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HttpSettings {
+    /// Where their relative paths begin; the directory in which the engine was started without it.
+    working_dir: Option<PathBuf>,
+    /// The scripts and settings files that they name lie under one of these; under `working_dir` without
+    /// it.
+    script_roots: Option<Vec<PathBuf>>,
 }
 
 /// Settings of a fairness group.
@@ -220,16 +234,29 @@ pub struct WorkerSettings {
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        let words = |operation: &str| -> Vec<String> {
-            let tail = ["{names}", "--infra", "{infra}", "--settings", "{settings}", "{check?--check}"];
-            operation.split(' ').chain(tail).map(String::from).collect()
+        let words = |operation: &&str| -> (String, Vec<String>) {
+            let only = if *operation == "taskserv create" { ["--only"].as_slice() } else { &[] };
+            let tail = ["--infra", "{infra}", "--settings", "{settings}", "{check?--check}"];
+            let words = operation.split(' ').chain(["{names}"]).chain(only.iter().copied()).chain(tail);
+            ((*operation).to_owned(), words.map(String::from).collect())
         };
         Self {
             interpreter_args: vec!["-n".into(), "--no-std-lib".into()],
-            words: ["server create", "server names"].map(|name| (name.to_owned(), words(name))).into(),
+            words: OPERATIONS.iter().map(words).collect(),
         }
     }
 }
+
+/// Everything that the provisioning program is asked to do.
+const OPERATIONS: &[&str] = &[
+    "server create",
+    "server delete",
+    "server names",
+    "taskserv create",
+    "taskserv verify",
+    "taskserv plan",
+    "cluster plan",
+];
 
 /// Bounds of what is kept of a script's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -268,6 +295,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where it serves HTTP; `None` for nowhere.
     pub http: Option<SocketAddr>,
+    /// How far requests over HTTP reach into the file system.
+    pub reach: Reach,
     /// Where records live.
     pub storage_type: StorageType,
     /// The Nushell.
@@ -358,6 +387,11 @@ impl Config {
         } else {
             Some(SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port.unwrap_or(8080)))
         };
+        let working_dir = absolute(file.http.working_dir.as_deref().unwrap_or(Path::new(".")))?;
+        let script_roots = match file.http.script_roots {
+            Some(roots) => roots.iter().map(|root| absolute(root)).collect::<Result<_, _>>()?,
+            None => vec![working_dir.clone()],
+        };
         if let Some(limit) = file.groups.iter().find(|(_, group)| group.max_parallel == Some(0)) {
             return Err(ConfigError::Invalid(format!(
                 "groups.{}.max_parallel is 0, which would run nothing: use `orchestrator task pause --group {}`",
@@ -376,6 +410,7 @@ impl Config {
         Ok(Self {
             data_dir,
             http,
+            reach: Reach { working_dir, script_roots },
             storage_type: arguments.storage_type.or(file.storage_type).unwrap_or_default(),
             nu_path: arguments
                 .nu_path

@@ -259,10 +259,10 @@ impl Engine {
 
 /// Waits until no attempt is under way.
 async fn work_done(queue: &Queue) {
-    let mut events = queue.events();
+    let mut events = queue.listen();
     while queue.running_count() > 0 {
         // Lagging does no harm: only the count matters. The bound covers an event between the two looks.
-        let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
     }
 }
 

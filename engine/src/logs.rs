@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
-use orchestrator_protocol::event::{Item, LogLine, OutputStream, TaskEvent};
+use orchestrator_protocol::event::{Item, LogLine, OutputStream};
 use orchestrator_protocol::request::LogsRequest;
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus};
 use orchestrator_protocol::{Error, Result};
 use orchestrator_runner::output::{Entry, Reader, Stream};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::events::Listener;
 use crate::queue::Queue;
 use crate::supervisor::attempt_dir;
 
@@ -87,7 +88,7 @@ impl Logs {
         if task.kind() != TaskKind::Workflow {
             return self.send_task(task.id).await;
         }
-        let mut events = self.queue.events();
+        let mut events = self.queue.listen();
         let mut sent = HashSet::new();
         loop {
             let has_ended = self.queue.task(task.id).await?.status.is_final();
@@ -105,14 +106,14 @@ impl Logs {
     }
 
     /// Waits until something has changed; the bound covers events that were missed.
-    async fn changed(&self, events: &mut broadcast::Receiver<TaskEvent>) -> Result<(), Stop> {
-        let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+    async fn changed(&self, events: &mut Listener) -> Result<(), Stop> {
+        let _ = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
         if self.items.is_closed() { Err(Stop::Unread) } else { Ok(()) }
     }
 
     /// The newest attempt, or the one that was asked for; followed, also the ones that come after it.
     async fn send_task(&self, id: TaskId) -> Result<(), Stop> {
-        let mut events = self.queue.events();
+        let mut events = self.queue.listen();
         let mut sent = 0;
         loop {
             let task = self.queue.task(id).await?;

@@ -7,7 +7,7 @@
 //! the schedule is brought in line and the events are sent. When another commit came first, the unit
 //! of work is done again on what is there now.
 //!
-//! - [`submit`]: what comes in; [`claim`]: what goes out to run; [`finish`]: how an attempt's end is
+//! - [`submit`], [`provision`]: what comes in; [`claim`]: what goes out to run; [`finish`]: how an attempt's end is
 //!   judged; [`control`]: cancel, retry, pause; [`explain`]: why a task waits; [`recover`]: what a new
 //!   engine finds; [`retention`]: what is removed at last.
 
@@ -16,6 +16,7 @@ pub mod control;
 pub mod draft;
 pub mod explain;
 pub mod finish;
+pub mod provision;
 pub mod recover;
 pub mod retention;
 pub mod submit;
@@ -25,20 +26,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
 use orchestrator_protocol::Error;
-use orchestrator_protocol::event::TaskEvent;
 use orchestrator_protocol::request::EngineMode;
 use orchestrator_protocol::task::{Progress, RetryPolicy, Task, TaskId, Work};
 use orchestrator_storage::Store;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::events::{EventLog, Listener};
 use crate::records;
 use crate::schedule::Schedule;
-
-/// How many events a slow listener may fall behind before it is told to list again.
-const EVENT_BUFFER: usize = 4096;
 
 /// Defaults for what a submission leaves out, and the engine's name.
 #[derive(Debug, Clone)]
@@ -96,7 +94,7 @@ pub struct Queue {
     /// Tasks whose end could not be told to those who depend on them.
     unsettled: Mutex<BTreeSet<TaskId>>,
     mode: watch::Sender<EngineMode>,
-    events: broadcast::Sender<TaskEvent>,
+    events: EventLog,
     /// Something may have become ready to run, or room to run it.
     wake: Notify,
 }
@@ -119,7 +117,7 @@ impl Queue {
             held_back_until: Mutex::default(),
             unsettled: Mutex::default(),
             mode: watch::Sender::new(EngineMode::Active),
-            events: broadcast::Sender::new(EVENT_BUFFER),
+            events: EventLog::default(),
             wake: Notify::new(),
             options,
         }
@@ -135,9 +133,14 @@ impl Queue {
         &self.options
     }
 
+    /// What has happened.
+    pub fn events(&self) -> &EventLog {
+        &self.events
+    }
+
     /// Every change from now on.
-    pub fn events(&self) -> broadcast::Receiver<TaskEvent> {
-        self.events.subscribe()
+    pub fn listen(&self) -> Listener {
+        self.events.listen()
     }
 
     /// Whether it takes new work, and every change of that.
@@ -209,9 +212,7 @@ impl Queue {
             let Some(running) = running.get_mut(&task.id) else { return };
             running.progress = Some(progress.clone());
         }
-        let event = TaskEvent { progress: Some(progress), error: None, ..TaskEvent::of(task, 0) };
-        // Nobody may be listening.
-        let _ = self.events.send(event);
+        self.events.progressed(task, progress);
     }
 
     /// Waits until something may be ready to run.

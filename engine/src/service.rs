@@ -8,16 +8,17 @@ use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
 use orchestrator_protocol::event::{Item, TaskEvent};
 use orchestrator_protocol::request::{
-    Changed, EngineMode, EngineStatus, ListTasks, QueuePauses, Request, Response, StopMode, Stopping,
-    StorageStatus, Subscription, TaskPage,
+    Changed, EngineMode, EngineStatus, EventsRequest, ListTasks, QueuePauses, Request, Response, StopMode,
+    Stopping, StorageStatus, Subscription, TaskPage,
 };
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
 use orchestrator_protocol::{Error, Result};
 use orchestrator_storage::{Filter, Order, Query, Table};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::events::{Listener, NoEvent};
 use crate::queue::{Pauses, Queue};
 use crate::worker::Programs;
 use crate::{doctor, logs, records};
@@ -49,16 +50,19 @@ fn principal(caller: &Caller) -> &'static str {
 
 #[async_trait]
 impl Service for EngineService {
-    async fn call(&self, caller: &Caller, request: Request) -> Result<Response> {
+    async fn call(&self, caller: &Caller, mut request: Request) -> Result<Response> {
         let principal = principal(caller);
+        if matches!(caller, Caller::LoopbackOwner) {
+            self.config.reach.confine(&mut request)?;
+        }
         Ok(match request {
             Request::Status(_) => Response::Status(Box::new(self.status().await?)),
             Request::Diagnose(_) => {
                 Response::Diagnose(doctor::diagnose(&self.config, &self.programs, &self.queue).await)
             }
             Request::Submit(request) => Response::Submit(self.queue.submit(principal, &request).await?),
-            Request::CreateServers(request) => {
-                Response::CreateServers(self.queue.create_servers(principal, &request).await?)
+            Request::Provision(request) => {
+                Response::Provision(self.queue.provision(principal, &request).await?)
             }
             Request::GetTask(request) => Response::GetTask(Box::new(self.queue.task(request.id).await?)),
             Request::ListTasks(request) => Response::ListTasks(self.list(&request).await?),
@@ -102,7 +106,7 @@ impl Service for EngineService {
             Subscription::Logs(request) => {
                 logs::stream(Arc::clone(&self.queue), Arc::clone(&self.config), request).await
             }
-            Subscription::Events { group, task } => Ok(events(&self.queue, group, task)),
+            Subscription::Events(request) => Ok(events(&self.queue, request)),
         }
     }
 }
@@ -230,7 +234,7 @@ fn pauses(pauses: Pauses) -> QueuePauses {
 
 /// The tasks now, and each again after every change, until all have ended.
 async fn watch(queue: Arc<Queue>, ids: Vec<TaskId>) -> Result<BoxStream<'static, Result<Item>>> {
-    let events = queue.events();
+    let events = queue.listen();
     for id in &ids {
         queue.task(*id).await?;
     }
@@ -241,7 +245,7 @@ async fn watch(queue: Arc<Queue>, ids: Vec<TaskId>) -> Result<BoxStream<'static,
 
 struct Watch {
     queue: Weak<Queue>,
-    events: broadcast::Receiver<TaskEvent>,
+    events: Listener,
     /// Tasks to be looked at.
     due: Vec<TaskId>,
     /// Tasks that have not ended, as far as was told.
@@ -267,11 +271,11 @@ impl Watch {
             if self.open.is_empty() {
                 return None;
             }
-            match self.events.recv().await {
+            match self.events.next().await {
                 Ok(event) if self.open.contains(&event.id) => self.due.push(event.id),
                 Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => self.due = self.open.iter().copied().collect(),
-                Err(broadcast::error::RecvError::Closed) => {
+                Err(NoEvent::Missed) => self.due = self.open.iter().copied().collect(),
+                Err(NoEvent::Closed) => {
                     return Some(Err(Error::unavailable("the engine is stopping")));
                 }
             }
@@ -279,23 +283,40 @@ impl Watch {
     }
 }
 
-/// Every change from now on that passes the filters.
-fn events(queue: &Queue, group: Option<String>, task: Option<TaskId>) -> BoxStream<'static, Result<Item>> {
-    let passes = move |event: &TaskEvent| {
-        group.as_ref().is_none_or(|group| *group == event.group)
-            && task.is_none_or(|task| task == event.id || Some(task) == event.parent)
+/// Where the stream begins, then every change that passes the filters.
+fn events(queue: &Queue, request: EventsRequest) -> BoxStream<'static, Result<Item>> {
+    let log = queue.events();
+    let (first, listener) = match request.since.as_ref().map(|cursor| log.listen_after(cursor)) {
+        Some(None) => {
+            let listener = log.listen();
+            (Item::Reset(listener.cursor()), listener)
+        }
+        Some(Some(listener)) => (Item::Listening(listener.cursor()), listener),
+        None => {
+            let listener = log.listen();
+            (Item::Listening(listener.cursor()), listener)
+        }
     };
-    stream::unfold((queue.events(), passes), |(mut events, passes)| async move {
+    let rest = stream::unfold((listener, request), |(mut listener, request)| async move {
         loop {
-            match events.recv().await {
-                Ok(event) if passes(&event) => return Some((Ok(Item::Event(event)), (events, passes))),
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    return Some((Ok(Item::Reset), (events, passes)));
+            match listener.next().await {
+                Ok(event) if passes(&request, &event) => {
+                    return Some((Item::Event(TaskEvent::clone(&event)), (listener, request)));
                 }
-                Err(broadcast::error::RecvError::Closed) => return None,
+                Ok(_) => {}
+                Err(NoEvent::Missed) => {
+                    return Some((Item::Reset(listener.cursor()), (listener, request)));
+                }
+                Err(NoEvent::Closed) => return None,
             }
         }
-    })
-    .boxed()
+    });
+    stream::iter([first]).chain(rest).map(Ok).boxed()
+}
+
+fn passes(request: &EventsRequest, event: &TaskEvent) -> bool {
+    let EventsRequest { group, task, statuses, since: _ } = request;
+    group.as_ref().is_none_or(|group| *group == event.group)
+        && task.is_none_or(|task| task == event.id || Some(task) == event.parent)
+        && (statuses.is_empty() || statuses.contains(&event.status))
 }

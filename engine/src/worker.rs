@@ -17,11 +17,11 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::queue::submit::hex;
 
-/// The files of the provisioning program, as they were when the engine was built.
+/// The files of the provisioning program and the taskservs, as they were when the engine was built.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/worker_files.rs"));
 
 /// The file of them that is run.
-const MAIN: &str = "worker.nu";
+const MAIN: &str = "worker/worker.nu";
 
 /// Parameters up to this many bytes are also given in a variable.
 const MAX_PARAMS_VARIABLE: usize = 64 * 1024;

@@ -1,8 +1,9 @@
 //! The commands, one file for each or for a small family, and what they share.
 
 mod doctor;
+mod events;
 mod families;
-mod server_create;
+mod provision;
 mod start;
 mod status;
 mod stop;
@@ -19,9 +20,11 @@ use nu_plugin::{EvaluatedCall, PluginCommand};
 use nu_protocol::{
     Category, Flag, LabeledError, ListStream, PipelineData, Signature, Span, SyntaxShape, Type, Value,
 };
+use orchestrator_protocol::task::TaskStatus;
 
 use crate::connection::Session;
-use crate::input::{NamedTask, Tasks};
+use crate::errors::invalid;
+use crate::input::{NamedTask, Tasks, texts};
 use crate::plugin::Orchestrator;
 use crate::values;
 
@@ -43,8 +46,9 @@ pub fn all() -> Vec<Box<dyn PluginCommand<Plugin = Orchestrator>>> {
         Box::new(task_pause::TaskPause),
         Box::new(task_pause::TaskResume),
         Box::new(workflow_submit::WorkflowSubmit),
-        Box::new(server_create::ServerCreate),
+        Box::new(events::Events),
     ];
+    all.extend(provision::ALL.into_iter().map(|command| Box::new(command) as Box<_>));
     all.extend(families::all());
     all
 }
@@ -128,6 +132,30 @@ impl SignatureExt for Signature {
                 .desc("Secrets by name, each a reference: env:NAME (of the engine) or file:PATH"),
         )
     }
+}
+
+/// The states of tasks, as users type them.
+const STATUSES: &[&str] = &["pending", "running", "completed", "failed", "cancelled"];
+
+/// A flag's value that is one thing or a list of them.
+fn one_or_more(shape: SyntaxShape) -> SyntaxShape {
+    SyntaxShape::OneOf(vec![SyntaxShape::List(Box::new(shape.clone())), shape])
+}
+
+fn statuses(value: &Value) -> Result<Vec<TaskStatus>, LabeledError> {
+    let span_of = |index: usize| match value {
+        Value::List { vals, .. } => vals.get(index).map_or(value.span(), Value::span),
+        other => other.span(),
+    };
+    let status = |(index, name): (usize, String)| {
+        name.parse().map_err(|_| unknown(&name, "state", STATUSES, span_of(index)))
+    };
+    texts(value)?.into_iter().enumerate().map(status).collect()
+}
+
+fn unknown(name: &str, what: &str, known: &[&str], span: Span) -> LabeledError {
+    invalid(format!("There is no {what} '{name}'"), "not known", span)
+        .with_help(format!("use {}", known.join(", ")))
 }
 
 fn category() -> Category {

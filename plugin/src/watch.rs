@@ -154,8 +154,12 @@ impl Watch {
             Ok(Look::Item(item)) => match *item {
                 Item::Task(task) => return Ok(self.take_note(*task)),
                 // Changes were missed; a new stream begins with the tasks as they are now.
-                Item::Reset => self.renew()?,
-                Item::Event(_) | Item::Line(_) | Item::Dropped { .. } | Item::Unknown => {}
+                Item::Reset(_) => self.renew()?,
+                Item::Event(_)
+                | Item::Listening(_)
+                | Item::Line(_)
+                | Item::Dropped { .. }
+                | Item::Unknown => {}
             },
             Ok(Look::Nothing) => self.draw(),
             Ok(Look::End) => return Err(Failure::from(ClientError::from(UnexpectedResponse)).into()),

@@ -97,8 +97,8 @@ async fn a_workflow_that_is_being_cancelled() {
 
 #[tokio::test]
 async fn every_kind_of_task_has_the_same_keys() {
-    let add_servers = Action::AddServers {
-        names_from: id(3),
+    let add_tasks = Action::AddTasks {
+        plan_from: id(3),
         call: call(),
         defaults: Box::new(TaskDefaults {
             cwd: "/srv".into(),
@@ -108,7 +108,7 @@ async fn every_kind_of_task_has_the_same_keys() {
             timeout_ms: None,
         }),
     };
-    let tasks = [task().work, Work::Workflow(Workflow::default()), Work::Action(add_servers)].map(|work| {
+    let tasks = [task().work, Work::Workflow(Workflow::default()), Work::Action(add_tasks)].map(|work| {
         let mut task = task();
         task.work = work;
         task

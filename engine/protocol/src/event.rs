@@ -1,5 +1,8 @@
 //! What the engine reports by itself: changes of tasks, lines of output, the stream's own words.
 
+use std::fmt;
+use std::str::FromStr;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -30,11 +33,69 @@ pub struct LogLine {
     pub line: String,
 }
 
+/// A place in the stream of events of one engine, written `epoch:sequence`.
+///
+/// Sequences of one epoch are dense and grow. An epoch is one life of one engine: no two share one, so
+/// that a place in an earlier life is never taken for one in this.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EventCursor {
+    /// The life of the engine.
+    pub epoch: String,
+    /// The number of the event; 0 is before the first.
+    pub sequence: u64,
+}
+
+impl fmt::Display for EventCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.sequence)
+    }
+}
+
+impl From<EventCursor> for String {
+    fn from(cursor: EventCursor) -> Self {
+        cursor.to_string()
+    }
+}
+
+impl TryFrom<String> for EventCursor {
+    type Error = InvalidEventCursor;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl FromStr for EventCursor {
+    type Err = InvalidEventCursor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_epoch =
+            |epoch: &str| !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let parsed = text.rsplit_once(':').and_then(|(epoch, sequence)| {
+            let is_number = !sequence.is_empty() && sequence.bytes().all(|byte| byte.is_ascii_digit());
+            let sequence = sequence.parse().ok().filter(|_| is_number)?;
+            is_epoch(epoch).then(|| Self { epoch: epoch.to_owned(), sequence })
+        });
+        parsed.ok_or_else(|| InvalidEventCursor { text: text.to_owned() })
+    }
+}
+
+/// A text that is no place in the stream of events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not the id of an event: it should be the `cursor` of one, such as 4k2m9x:17")]
+pub struct InvalidEventCursor {
+    /// The text.
+    pub text: String,
+}
+
 /// A change of a task, small enough to be sent to everybody who listens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskEvent {
-    /// The commit that made the change; 0 for progress, which is not stored.
-    pub sequence: u64,
+    /// Its place among all events.
+    pub cursor: EventCursor,
+    /// When it happened.
+    pub time: DateTime<Utc>,
     /// The task.
     pub id: TaskId,
     /// Its name.
@@ -56,23 +117,6 @@ pub struct TaskEvent {
     pub error: Option<String>,
 }
 
-impl TaskEvent {
-    /// The event that a task's state after a commit makes.
-    pub fn of(task: &Task, sequence: u64) -> Self {
-        Self {
-            sequence,
-            id: task.id,
-            name: task.name.clone(),
-            group: task.group.clone(),
-            parent: task.parent,
-            status: task.status,
-            attempt: task.attempt,
-            progress: task.progress.clone(),
-            error: task.error.clone().or_else(|| task.last_error.clone()),
-        }
-    }
-}
-
 /// One item of a stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,9 +136,28 @@ pub enum Item {
         /// Bytes that are missing.
         bytes: u64,
     },
-    /// The listener was too slow, and events are missing: list again.
-    Reset,
+    /// The first item of a stream of events: everything after this place follows.
+    Listening(EventCursor),
+    /// Events are missing, because the listener was too slow, was away for too long, or last listened
+    /// to another life of the engine: list again. Everything after this place follows.
+    Reset(EventCursor),
     /// An item of a newer release.
     #[serde(other)]
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
+        let cursor = EventCursor { epoch: "0a9z".into(), sequence: 17 };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for text in
+            ["", ":", "a:", ":1", "17", "a:-1", "a:+1", "a:1.0", "a b:1", "a:99999999999999999999", "a:b:1"]
+        {
+            assert!(text.parse::<EventCursor>().is_err(), "{text}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorCode};
 
 /// The version of everything in this crate that is sent. It grows with every change that an older
 /// side would misunderstand; additions that it may ignore do not count.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Who speaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

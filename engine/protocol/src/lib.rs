@@ -6,7 +6,7 @@
 //!
 //! - [`task`]: tasks, attempts and workflows; [`state`]: the one function that decides which change
 //!   of state is legal.
-//! - [`submit`]: what a user hands in; [`request`]: every question the engine answers; [`event`]: what
+//! - [`submit`], [`provision`]: what a user hands in; [`request`]: every question the engine answers; [`event`]: what
 //!   it reports by itself; [`error`]: how it says no.
 //! - [`service`]: the trait behind every front door.
 //! - [`frame`]: bytes on the socket; [`hello`]: versions; [`socket`]: where the socket lies;
@@ -19,6 +19,7 @@ pub mod event;
 pub mod frame;
 pub mod hello;
 pub mod name;
+pub mod provision;
 pub mod request;
 pub mod service;
 pub mod socket;

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::submit::{ServersRequest, SubmitRequest, Submitted};
+use crate::event::EventCursor;
+use crate::provision::ProvisionRequest;
+use crate::submit::{SubmitRequest, Submitted};
 use crate::task::{Task, TaskId, TaskKind, TaskStatus};
 
 /// A question and the type of its answer.
@@ -379,8 +381,8 @@ calls! {
     Diagnose(Diagnose) -> Diagnosis, idempotent: true;
     /// Queue tasks.
     Submit(SubmitRequest) -> Submitted, idempotent: false;
-    /// Queue the creation of servers.
-    CreateServers(ServersRequest) -> Submitted, idempotent: false;
+    /// Queue work on the servers, taskservs or clusters of a settings file.
+    Provision(ProvisionRequest) -> Submitted, idempotent: false;
     /// One task.
     GetTask(GetTask) -> Box<Task>, idempotent: true;
     /// A page of tasks.
@@ -410,15 +412,40 @@ pub enum Subscription {
     },
     /// The output of a task.
     Logs(LogsRequest),
-    /// Every change of every task from now on. Never ends by itself.
-    Events {
-        /// Only this group.
-        #[serde(default)]
-        group: Option<String>,
-        /// Only this task, or the tasks of this workflow.
-        #[serde(default)]
-        task: Option<TaskId>,
-    },
+    /// Every change of every task. Never ends by itself.
+    Events(EventsRequest),
+}
+
+impl Subscription {
+    /// The names of all of them.
+    pub const NAMES: &'static [&'static str] = &["Watch", "Logs", "Events"];
+
+    /// The name of this one.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Watch { .. } => "Watch",
+            Self::Logs(_) => "Logs",
+            Self::Events(_) => "Events",
+        }
+    }
+}
+
+/// Asks for changes of tasks as they happen. The first item of the answer is
+/// [`Listening`](crate::event::Item::Listening) or [`Reset`](crate::event::Item::Reset).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EventsRequest {
+    /// Only this group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Only this task, or the tasks of this workflow.
+    #[serde(default)]
+    pub task: Option<TaskId>,
+    /// Only changes into one of these states; all where empty.
+    #[serde(default)]
+    pub statuses: Vec<TaskStatus>,
+    /// What came after this one; from now on without it.
+    #[serde(default)]
+    pub since: Option<EventCursor>,
 }
 
 /// Asks for the output of a task.

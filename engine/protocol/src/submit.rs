@@ -75,51 +75,14 @@ pub struct SubmitRequest {
     pub idempotency_key: Option<String>,
 }
 
-/// Servers to create from a settings file: one task for each.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServersRequest {
-    /// The infra; also the fairness group and the lock.
-    pub infra: String,
-    /// The settings file; relative to `cwd`.
-    pub settings: String,
-    /// Which servers; all that the settings file names where empty.
-    #[serde(default)]
-    pub servers: Vec<String>,
-    /// Change nothing and return the plan.
-    #[serde(default)]
-    pub check_mode: bool,
-    /// The working directory: absolute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    /// Variables to add to the environment.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Secrets by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub secrets: BTreeMap<String, SecretReference>,
-    /// Higher comes first. Default 0.
-    #[serde(default)]
-    pub priority: i32,
-    /// Do not wait for other workflows of the same infra.
-    #[serde(default)]
-    pub allow_concurrent: bool,
-    /// When to try again; the engine's defaults where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<RetryPolicy>,
-    /// How long one attempt for one server may take, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
-    /// The same key and the same request again return what the first submission made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idempotency_key: Option<String>,
-}
-
 /// What a submission made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Submitted {
     /// The workflow, or the only task. `None` when several tasks were submitted without a workflow.
     pub id: Option<TaskId>,
+    /// Its name.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The tasks, in the order of the request.
     pub tasks: Vec<SubmittedTask>,
     /// Whether an earlier submission with the same key had made them already.

@@ -185,12 +185,15 @@ impl From<SecretReference> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Reads the names that a `server names` command reported, and adds one task for each to the
-    /// workflow that this action belongs to. The tasks and the end of the action are one commit.
-    AddServers {
-        /// The command that reports the names.
-        names_from: TaskId,
-        /// The call that each new task makes, still without a name.
+    /// Reads the plan that a command of the provisioning program reported, and adds the tasks in it to
+    /// the workflow that this action belongs to. The tasks and the end of the action are one commit.
+    #[serde(alias = "add_servers")]
+    AddTasks {
+        /// The command that reports the plan.
+        #[serde(alias = "names_from")]
+        plan_from: TaskId,
+        /// What the calls of the new tasks have in common. Its operation is for a plan that is only a
+        /// list of servers.
         call: WorkerCall,
         /// What each new task inherits.
         defaults: Box<TaskDefaults>,
@@ -531,7 +534,7 @@ impl Task {
                     (call.operation.join(" "), args)
                 }
             },
-            Work::Action(Action::AddServers { .. }) => ("add servers".into(), Vec::new()),
+            Work::Action(Action::AddTasks { .. }) => ("add tasks".into(), Vec::new()),
             Work::Workflow(_) => ("workflow".into(), Vec::new()),
         }
     }

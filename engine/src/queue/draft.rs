@@ -8,7 +8,6 @@ use std::collections::HashSet;
 
 use chrono::Utc;
 use orchestrator_protocol::Error;
-use orchestrator_protocol::event::TaskEvent;
 use orchestrator_protocol::state::{Transition, apply};
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus, Work};
 use orchestrator_storage::{Expect, Fields, Key, Operation, Revision, StoreError, Table};
@@ -275,7 +274,7 @@ impl Queue {
             return Ok(Some((Outcome::default(), Vec::new())));
         }
         match self.store.commit(operations).await {
-            Ok(commit) => Ok(Some(self.settle(draft, commit.sequence, &commit.revisions))),
+            Ok(commit) => Ok(Some(self.settle(draft, &commit.revisions))),
             Err(StoreError::Conflict { .. }) => {
                 tokio::task::yield_now().await;
                 Ok(None)
@@ -288,7 +287,7 @@ impl Queue {
     /// that ended badly.
     ///
     /// The commit is durable whatever happens here: what fails is done again by [`Queue::sweep`].
-    fn settle(&self, draft: Draft<'_>, sequence: u64, revisions: &[Revision]) -> (Outcome, Vec<TaskId>) {
+    fn settle(&self, draft: Draft<'_>, revisions: &[Revision]) -> (Outcome, Vec<TaskId>) {
         let Draft { tasks, released, freed, .. } = draft;
         let changed: Vec<Drafted> = tasks.into_values().filter(|drafted| drafted.changed).collect();
         let mut unsure = HashSet::new();
@@ -335,9 +334,8 @@ impl Queue {
             {
                 ended_badly.push(drafted.task.id);
             }
-            // Nobody may be listening.
-            let _ = self.events.send(TaskEvent::of(&drafted.task, sequence));
         }
+        self.events.changed(changed.iter().map(|drafted| &drafted.task));
         self.wake.notify_one();
         ended_badly.extend(unsure);
         (Outcome { tasks: changed.into_iter().map(|drafted| drafted.task).collect() }, ended_badly)

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use chrono::{TimeDelta, Utc};
 use orchestrator_protocol::request::EngineMode;
-use orchestrator_protocol::submit::{NewTask, ServersRequest, SubmitRequest, Submitted, SubmittedTask};
+use orchestrator_protocol::submit::{NewTask, SubmitRequest, Submitted, SubmittedTask};
 use orchestrator_protocol::task::{
-    Action, AttemptOutcome, Command, Program, RetryPolicy, SecretReference, Task, TaskDefaults, TaskId,
-    TaskStatus, Work, WorkerCall, Workflow,
+    Command, Program, RetryPolicy, SecretReference, Task, TaskId, TaskStatus, Work, Workflow,
 };
 use orchestrator_protocol::{Error, name};
 use orchestrator_storage::{Expect, Fields, Key, Table};
@@ -19,7 +18,6 @@ use sha2::{Digest, Sha256};
 
 use super::Queue;
 use super::draft::Draft;
-use super::finish::Ending;
 use crate::graph::{self, GraphError};
 use crate::records;
 
@@ -57,72 +55,19 @@ impl Queue {
         self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
     }
 
-    /// Queues the creation of servers: a workflow with one task for each. Without names, a first task
-    /// asks the provisioning program for them, and a step of the engine adds the others.
-    pub async fn create_servers(
-        &self,
-        principal: &str,
-        request: &ServersRequest,
-    ) -> Result<Submitted, Error> {
-        // Before any look at files: they may be gone by now.
-        if let Some(earlier) = self.used(principal, request.idempotency_key.as_deref(), request).await? {
-            return Ok(earlier);
-        }
-        let (tasks, submitted) = self.plan_servers(request)?;
-        self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
-    }
-
-    /// Adds the tasks that create servers to the workflow of an action, and ends the action, in one
-    /// commit.
-    pub async fn add_servers(
-        &self,
-        action: &Task,
-        servers: &[String],
-        call: &WorkerCall,
-        defaults: &TaskDefaults,
-        ending: &Ending,
-    ) -> Result<(), Error> {
-        let parent = action.parent.ok_or_else(|| Error::internal("an action without a workflow"))?;
-        loop {
-            let mut draft = self.draft();
-            let workflow = draft.task(parent).await?.clone();
-            let (added, ending) = match (&workflow.cancel, workflow.work.clone()) {
-                (None, Work::Workflow(mut summary)) => {
-                    summary.total += servers.len() as u64;
-                    draft.edit(parent).await?.work = Work::Workflow(summary);
-                    (servers, ending.clone())
-                }
-                // Called off meanwhile: nothing is added.
-                _ => {
-                    draft.edit(action.id).await?.cancel = workflow.cancel.clone();
-                    (&[][..], Ending::bare(AttemptOutcome::Cancelled, None))
-                }
-            };
-            for server in added {
-                draft.create(self.server_task(&workflow, server, call, defaults));
-            }
-            if !self.draft_ending(&mut draft, action.id, action.fence, &ending).await? {
-                return Ok(());
-            }
-            if self.commit(draft).await?.is_some() {
-                return Ok(());
-            }
-        }
-    }
-
     /// What a key was used for before.
-    async fn used<T: Serialize>(
+    pub(super) async fn used<T: Serialize>(
         &self,
         principal: &str,
         key: Option<&str>,
         request: &T,
     ) -> Result<Option<Submitted>, Error> {
         let Some(key) = key else { return Ok(None) };
-        let nothing = Submitted { id: None, tasks: Vec::new(), existed: false };
+        let nothing = Submitted { id: None, name: None, tasks: Vec::new(), existed: false };
         self.use_key(&mut self.draft(), principal, key, request, &nothing).await
     }
 
-    async fn queue_tasks<T: Serialize>(
+    pub(super) async fn queue_tasks<T: Serialize>(
         &self,
         principal: &str,
         key: Option<&str>,
@@ -249,13 +194,13 @@ impl Queue {
             .iter()
             .map(|task| SubmittedTask { id: task.id, name: task.name.clone() })
             .collect::<Vec<_>>();
-        let id = match (&workflow, listed.as_slice()) {
-            (Some(workflow), _) => Some(workflow.id),
-            (None, [only]) => Some(only.id),
-            (None, _) => None,
+        let (id, name) = match (&workflow, listed.as_slice()) {
+            (Some(workflow), _) => (Some(workflow.id), Some(workflow.name.clone())),
+            (None, [only]) => (Some(only.id), Some(only.name.clone())),
+            (None, _) => (None, None),
         };
         tasks.extend(workflow);
-        Ok((tasks, Submitted { id, tasks: listed, existed: false }))
+        Ok((tasks, Submitted { id, name, tasks: listed, existed: false }))
     }
 
     fn new_workflow(&self, workflow: &str, request: &SubmitRequest) -> Result<Task, Error> {
@@ -277,13 +222,7 @@ impl Queue {
             name::word("lock", lock).map_err(|error| Error::from(error).with_field("lock"))?;
         }
         for (label, value) in &new.labels {
-            name::word("label", label).map_err(|error| Error::from(error).with_field("labels"))?;
-            if value.len() > 200 || value.chars().any(char::is_control) {
-                return Err(Error::invalid(format!(
-                    "the value of label '{label}' is longer than 200 bytes or not text"
-                ))
-                .with_field("labels"));
-            }
+            check_label(label, value).map_err(|error| error.with_field("labels"))?;
         }
         let command = Command {
             program: Program::Script { path: script },
@@ -306,116 +245,12 @@ impl Queue {
         })
     }
 
-    fn plan_servers(&self, request: &ServersRequest) -> Result<(Vec<Task>, Submitted), Error> {
-        name::dns_label("infra name", &request.infra)
-            .map_err(|error| Error::from(error).with_field("infra"))?;
-        for (index, server) in request.servers.iter().enumerate() {
-            let field = || format!("servers[{index}]");
-            name::dns_label("server name", server).map_err(|error| Error::from(error).with_field(field()))?;
-            if request.servers[..index].contains(server) {
-                return Err(Error::invalid(format!("server '{server}' is named twice")).with_field(field()));
-            }
-        }
-        if request.servers.len() > MAX_TASKS {
-            return Err(
-                Error::invalid(format!("more than {MAX_TASKS} servers at once")).with_field("servers")
-            );
-        }
-        if let Some(key) = &request.idempotency_key {
-            name::word("idempotency key", key)
-                .map_err(|error| Error::from(error).with_field("idempotency_key"))?;
-        }
-        check_environment(&request.env)?;
-        check_secrets(&request.secrets)?;
-        let cwd = working_directory(request.cwd.as_deref())?;
-        let settings = readable_file("settings", &cwd, &request.settings)?;
-        let text = fs::read(&settings).map_err(|error| {
-            Error::invalid(format!("the settings file {settings} cannot be read: {error}"))
-        })?;
-        let call = |operation: [&str; 2]| WorkerCall {
-            operation: operation.map(String::from).to_vec(),
-            names: Vec::new(),
-            infra: request.infra.clone(),
-            settings: settings.clone(),
-            settings_digest: hex(&Sha256::digest(&text)),
-            check: request.check_mode,
-        };
-        let create = call(["server", "create"]);
-        let defaults = TaskDefaults {
-            cwd: cwd.to_string_lossy().into_owned(),
-            env: request.env.clone(),
-            secrets: request.secrets.clone(),
-            retry: self.checked_retry(request.retry)?,
-            timeout_ms: checked_timeout(request.timeout_ms)?,
-        };
-        let title = format!("create servers of {}", request.infra);
-        let mut workflow = self.new_task(&title, Work::Workflow(Workflow::default()), &request.infra);
-        workflow.priority = request.priority;
-        if !request.check_mode && !request.allow_concurrent {
-            workflow.lock = Some(format!("infra:{}", request.infra));
-        }
-        let mut tasks: Vec<Task> = if request.servers.is_empty() {
-            let names = self.worker_task(
-                &workflow,
-                &format!("servers of {}", request.infra),
-                call(["server", "names"]),
-                &defaults,
-            );
-            let action =
-                Action::AddServers { names_from: names.id, call: create, defaults: Box::new(defaults) };
-            let mut add = self.new_task("add servers", Work::Action(action), &request.infra);
-            add.parent = Some(workflow.id);
-            add.priority = workflow.priority;
-            add.depends_on = vec![names.id];
-            vec![names, add]
-        } else {
-            request
-                .servers
-                .iter()
-                .map(|server| self.server_task(&workflow, server, &create, &defaults))
-                .collect()
-        };
-        workflow.work = Work::Workflow(Workflow { total: tasks.len() as u64, ..Workflow::default() });
-        let listed =
-            tasks.iter().map(|task| SubmittedTask { id: task.id, name: task.name.clone() }).collect();
-        let submitted = Submitted { id: Some(workflow.id), tasks: listed, existed: false };
-        tasks.push(workflow);
-        Ok((tasks, submitted))
-    }
-
-    /// The task that creates one server in a workflow.
-    fn server_task(&self, workflow: &Task, server: &str, call: &WorkerCall, defaults: &TaskDefaults) -> Task {
-        let call = WorkerCall { names: vec![server.to_owned()], ..call.clone() };
-        let mut task = self.worker_task(workflow, &format!("create {server}"), call, defaults);
-        task.lock = workflow.lock.clone();
-        task.shares_workflow_lock = workflow.lock.is_some();
-        task.labels.insert("server".into(), server.to_owned());
-        task
-    }
-
-    fn worker_task(&self, workflow: &Task, title: &str, call: WorkerCall, defaults: &TaskDefaults) -> Task {
-        let command = Command {
-            program: Program::Worker(call),
-            cwd: defaults.cwd.clone(),
-            env: defaults.env.clone(),
-            secrets: defaults.secrets.clone(),
-            params: None,
-        };
-        Task {
-            parent: Some(workflow.id),
-            priority: workflow.priority,
-            retry: defaults.retry,
-            timeout_ms: defaults.timeout_ms,
-            ..self.new_task(title, Work::Command(command), &workflow.group)
-        }
-    }
-
-    fn new_task(&self, title: &str, work: Work, group: &str) -> Task {
+    pub(super) fn new_task(&self, title: &str, work: Work, group: &str) -> Task {
         let (retry, grace_ms) = (self.options.retry, self.options.grace_ms);
         Task { retry, grace_ms, ..Task::new(title, work, group) }
     }
 
-    fn checked_retry(&self, retry: Option<RetryPolicy>) -> Result<RetryPolicy, Error> {
+    pub(super) fn checked_retry(&self, retry: Option<RetryPolicy>) -> Result<RetryPolicy, Error> {
         let retry = retry.unwrap_or(self.options.retry);
         if retry.max_retries > MAX_RETRIES {
             return Err(Error::invalid(format!(
@@ -481,7 +316,7 @@ fn graph_error(error: GraphError) -> Error {
     Error::invalid(error.to_string()).with_help("nothing was queued").with_field(field)
 }
 
-fn working_directory(cwd: Option<&str>) -> Result<PathBuf, Error> {
+pub(super) fn working_directory(cwd: Option<&str>) -> Result<PathBuf, Error> {
     let path = match cwd {
         Some(cwd) => PathBuf::from(cwd),
         None => std::env::current_dir()
@@ -499,7 +334,7 @@ fn working_directory(cwd: Option<&str>) -> Result<PathBuf, Error> {
 }
 
 /// The absolute path of a file that can be read.
-fn readable_file(field: &'static str, cwd: &Path, path: &str) -> Result<String, Error> {
+pub(super) fn readable_file(field: &'static str, cwd: &Path, path: &str) -> Result<String, Error> {
     let full = cwd.join(path);
     let problem = match fs::File::open(&full).and_then(|file| file.metadata()) {
         Ok(metadata) if metadata.is_file() => None,
@@ -527,7 +362,18 @@ fn check_executable(script: &str) -> Result<(), Error> {
         .with_field("script"))
 }
 
-fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Error> {
+/// Refuses a label that cannot be stored or shown.
+pub fn check_label(label: &str, value: &str) -> Result<(), Error> {
+    name::word("label", label)?;
+    if value.len() > 200 || value.chars().any(char::is_control) {
+        return Err(Error::invalid(format!(
+            "the value of label '{label}' is longer than 200 bytes or not text"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Error> {
     for (variable, value) in env {
         name::environment_variable(variable).map_err(|error| Error::from(error).with_field("env"))?;
         if value.contains('\0') {
@@ -537,14 +383,14 @@ fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_secrets(secrets: &BTreeMap<String, SecretReference>) -> Result<(), Error> {
+pub(super) fn check_secrets(secrets: &BTreeMap<String, SecretReference>) -> Result<(), Error> {
     for secret in secrets.keys() {
         name::word("secret name", secret).map_err(|error| Error::from(error).with_field("secrets"))?;
     }
     Ok(())
 }
 
-fn checked_timeout(timeout_ms: Option<u64>) -> Result<Option<u64>, Error> {
+pub(super) fn checked_timeout(timeout_ms: Option<u64>) -> Result<Option<u64>, Error> {
     match timeout_ms {
         Some(0) => {
             Err(Error::invalid("a timeout of 0 would end every attempt at once").with_field("timeout_ms"))

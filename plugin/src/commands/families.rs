@@ -13,7 +13,7 @@ struct Family {
     search_terms: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 4] = [
+const FAMILIES: [Family; 6] = [
     Family {
         name: "orchestrator",
         description: "Run provisioning scripts in a durable background queue.",
@@ -51,6 +51,18 @@ retried like any other.",
         description: "Workflows over the servers of a settings file.",
         extra_description: "",
         search_terms: &["machine", "vm", "host"],
+    },
+    Family {
+        name: "orchestrator workflow taskserv",
+        description: "Workflows over the taskservs of a settings file.",
+        extra_description: "A taskserv is an installable service, such as redis or postgres.",
+        search_terms: &["service", "install", "package"],
+    },
+    Family {
+        name: "orchestrator workflow cluster",
+        description: "Workflows over the clusters of a settings file.",
+        extra_description: "A cluster is servers that belong together, and the taskservs on them.",
+        search_terms: &["kubernetes", "group"],
     },
 ];
 

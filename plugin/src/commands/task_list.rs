@@ -6,17 +6,17 @@ use chrono::Utc;
 use nu_plugin::{DynamicCompletionCall, EngineInterface, EvaluatedCall, PluginCommand};
 use nu_protocol::engine::ArgType;
 use nu_protocol::{
-    Completion, DynamicSuggestion, Example, Flag, LabeledError, ListStream, PipelineData, Signature, Span,
+    Completion, DynamicSuggestion, Example, Flag, LabeledError, ListStream, PipelineData, Signature,
     SyntaxShape, Type, Value,
 };
 use orchestrator_protocol::request::ListTasks;
-use orchestrator_protocol::task::{Task, TaskKind, TaskStatus};
+use orchestrator_protocol::task::{Task, TaskKind};
 
-use super::{SignatureExt, until_error};
+use super::{STATUSES, SignatureExt, one_or_more, statuses, unknown, until_error};
 use crate::completion;
 use crate::connection::Session;
-use crate::errors::{Failure, invalid};
-use crate::input::{labels, named_task, number, past_time, texts};
+use crate::errors::Failure;
+use crate::input::{labels, named_task, number, past_time};
 use crate::plugin::Orchestrator;
 use crate::values;
 
@@ -26,7 +26,6 @@ pub struct TaskList;
 /// How many tasks are read at a time: enough to fill a screen, so that the first rows come at once.
 const PAGE: usize = 200;
 
-const STATUSES: &[&str] = &["pending", "running", "completed", "failed", "cancelled"];
 const KINDS: &[(&str, TaskKind)] =
     &[("command", TaskKind::Command), ("action", TaskKind::Action), ("workflow", TaskKind::Workflow)];
 
@@ -170,11 +169,6 @@ first attempt began, or how long the task took, `error` is why it failed or why 
     }
 }
 
-/// A flag's value that is one thing or a list of them.
-fn one_or_more(shape: SyntaxShape) -> SyntaxShape {
-    SyntaxShape::OneOf(vec![SyntaxShape::List(Box::new(shape.clone())), shape])
-}
-
 fn filter(call: &EvaluatedCall) -> Result<ListTasks, LabeledError> {
     let flag = |name| call.get_flag_value(name);
     Ok(ListTasks {
@@ -190,28 +184,12 @@ fn filter(call: &EvaluatedCall) -> Result<ListTasks, LabeledError> {
     })
 }
 
-fn statuses(value: &Value) -> Result<Vec<TaskStatus>, LabeledError> {
-    let span_of = |index: usize| match value {
-        Value::List { vals, .. } => vals.get(index).map_or(value.span(), Value::span),
-        other => other.span(),
-    };
-    let status = |(index, name): (usize, String)| {
-        name.parse().map_err(|_| unknown(&name, "state", STATUSES, span_of(index)))
-    };
-    texts(value)?.into_iter().enumerate().map(status).collect()
-}
-
 fn kind(value: &Value) -> Result<TaskKind, LabeledError> {
     let name = value.as_str()?;
     match KINDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
         Some((_, kind)) => Ok(*kind),
         None => Err(unknown(name, "kind", &["command", "action", "workflow"], value.span())),
     }
-}
-
-fn unknown(name: &str, what: &str, known: &[&str], span: Span) -> LabeledError {
-    invalid(format!("There is no {what} '{name}'"), "not known", span)
-        .with_help(format!("use {}", known.join(", ")))
 }
 
 /// The tasks that fit a filter, read page by page.

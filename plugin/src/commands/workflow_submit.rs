@@ -106,10 +106,9 @@ Returns the workflow with its tasks; with --wait, when all have ended."
         let cwd = engine.get_current_dir()?;
         let rows = rows(call, input)?;
         let tasks = rows.iter().map(|row| step(row, Path::new(&cwd))).collect::<Result<Vec<_>, _>>()?;
-        let name: String = call.req(0)?;
         let request = SubmitRequest {
             tasks,
-            workflow: Some(name.clone()),
+            workflow: Some(call.req(0)?),
             idempotency_key: call.get_flag("idempotency-key")?,
         };
         let session = Session::open(plugin, engine, call)?;
@@ -117,7 +116,7 @@ Returns the workflow with its tasks; with --wait, when all have ended."
         let submitted = session.ask_repeatable(request, repeatable).map_err(|failure| {
             failure.at_field(session.place(call.head), |field| span_of(call, &rows, field))
         })?;
-        answer(&session, engine, call, &submitted, name)
+        answer(&session, engine, call, &submitted)
     }
 }
 
@@ -127,9 +126,8 @@ pub fn answer(
     engine: &EngineInterface,
     call: &EvaluatedCall,
     submitted: &Submitted,
-    name: String,
 ) -> Result<PipelineData, LabeledError> {
-    let Some(id) = submitted.id else {
+    let (Some(id), Some(name)) = (submitted.id, submitted.name.clone()) else {
         let unexpected = orchestrator_protocol::client::ClientError::from(
             orchestrator_protocol::request::UnexpectedResponse,
         );

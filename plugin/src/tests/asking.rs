@@ -21,7 +21,7 @@ fn accept(request: &SubmitRequest) -> Response {
         request.tasks.iter().map(|task| SubmittedTask { id: TaskId::generate(), name: name(task) }).collect();
     let only = tasks.first().filter(|_| tasks.len() == 1).map(|task| task.id);
     let id = if request.workflow.is_some() { Some(TaskId::generate()) } else { only };
-    Response::Submit(Submitted { id, tasks, existed: false })
+    Response::Submit(Submitted { id, name: request.workflow.clone(), tasks, existed: false })
 }
 
 struct Accepting;
@@ -124,6 +124,9 @@ fn what_cannot_be_sent_is_pointed_at_and_nothing_is_sent() {
         ("orchestrator task logs 01890a5d-ac96-774b-bcce-b302099a8057 --attempt 0", "0"),
         ("orchestrator stop --now --cancel", "--cancel"),
         ("orchestrator start --port 70000", "70000"),
+        ("orchestrator events --status broken", "broken"),
+        ("orchestrator events --since yesterday", "yesterday"),
+        ("orchestrator events --task web-01", "web-01"),
     ] {
         let (error, text) = shell.error(line);
         assert_eq!(text, place, "{line}: {error:?}");
@@ -140,7 +143,7 @@ impl Behaviour for Refusing {
                 Error::invalid("no such step").with_field("tasks[1].after[0]")
             }
             Request::Submit(_) => Error::invalid("does not exist").with_field("tasks[0].script"),
-            Request::CreateServers(_) => Error::invalid("not a name").with_field("servers[1]"),
+            Request::Provision(_) => Error::invalid("not a name").with_field("servers[1]"),
             _ => Error::not_found("there is no such task").with_help("look at the list"),
         })
     }

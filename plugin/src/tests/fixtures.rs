@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use orchestrator_protocol::task::{Command, Program, Task, Work, Workflow};
+use orchestrator_protocol::event::{EventCursor, TaskEvent};
+use orchestrator_protocol::task::{Command, Program, Task, TaskId, TaskStatus, Work, Workflow};
 
 /// A moment.
 pub fn moment() -> DateTime<Utc> {
@@ -25,4 +26,20 @@ pub fn task(name: &str) -> Task {
 /// A workflow without tasks.
 pub fn workflow(name: &str) -> Task {
     Task { work: Work::Workflow(Workflow::default()), ..task(name) }
+}
+
+/// The start of a task, as the event with this number.
+pub fn event(name: &str, sequence: u64) -> TaskEvent {
+    TaskEvent {
+        cursor: EventCursor { epoch: "epoch".into(), sequence },
+        time: moment(),
+        id: TaskId::generate(),
+        name: name.into(),
+        group: "default".into(),
+        parent: None,
+        status: TaskStatus::Running,
+        attempt: 1,
+        progress: None,
+        error: None,
+    }
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nu_protocol::Value;
 use orchestrator_protocol::Error;
-use orchestrator_protocol::event::{Item, LogLine, OutputStream};
+use orchestrator_protocol::event::{EventCursor, Item, LogLine, OutputStream};
 use orchestrator_protocol::request::{
     Changed, ListTasks, LogsRequest, Request, Response, Subscription, TaskPage,
 };
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
 
-use super::fixtures::{moment, task};
+use super::fixtures::{event, moment, task};
 use super::played::{Behaviour, Play, Played, Shell, Stream, Then};
 
 /// Pages of two tasks without end.
@@ -213,4 +213,44 @@ fn what_goes_wrong_in_a_stream_is_its_last_value() {
     let id = TaskId::generate();
     let (error, text) = engine.shell().error(&format!("orchestrator task logs {id} --attempt 9"));
     assert_eq!((error.msg.as_str(), text), ("There is no attempt 9", id.to_string()));
+}
+
+/// Reports a start of the stream, two changes and a gap; then nothing more, or the end.
+struct Changing {
+    ends: bool,
+}
+
+impl Behaviour for Changing {
+    fn stream(&self, subscription: &Subscription) -> Stream {
+        let Subscription::Events(request) = subscription else { unreachable!() };
+        let cursor = |sequence| EventCursor { epoch: "epoch".into(), sequence };
+        let first = request.since.clone().unwrap_or_else(|| cursor(0));
+        let items = vec![
+            Item::Listening(first.clone()),
+            Item::Event(event(&format!("after {first}"), first.sequence + 1)),
+            Item::Reset(cursor(9)),
+            Item::Event(event("last", 10)),
+        ];
+        let then = if self.ends { Then::End(None) } else { Then::Wait };
+        Stream { items, then }
+    }
+}
+
+#[test]
+fn events_come_as_rows_and_a_gap_is_one_of_them() {
+    let engine = Played::start(Changing { ends: true });
+    let rows = engine.shell().value("orchestrator events --since epoch:4");
+    let column = |name| rows.get_data_by_key(name).unwrap();
+    assert_eq!(column("kind"), Value::test_list(["task", "reset", "task"].map(Value::test_string).into()));
+    let cursors = ["epoch:5", "epoch:9", "epoch:10"].map(Value::test_string);
+    assert_eq!(column("cursor"), Value::test_list(cursors.into()));
+    assert_eq!(column("name").as_list().unwrap()[0], Value::test_string("after epoch:4"));
+}
+
+#[test]
+fn a_stream_of_events_ends_when_enough_were_seen() {
+    let engine = Played::start(Changing { ends: false });
+    let mut shell = engine.shell();
+    let rows: Vec<Value> = shell.0.eval("orchestrator events").unwrap().into_iter().take(3).collect();
+    assert_eq!(rows.len(), 3);
 }

@@ -1,0 +1,260 @@
+//! Every change of every task, numbered, kept for a while, and handed to whoever listens.
+//!
+//! The newest events stay in memory, so that a listener who was cut off goes on where it was. One who
+//! was away for longer, or who listened to another life of the engine, is told that it has missed
+//! some. Nobody who listens slowly holds up those who report.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::Utc;
+use orchestrator_protocol::event::{EventCursor, TaskEvent};
+use orchestrator_protocol::task::{Progress, Task};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// How many events are kept. Each takes some 400 bytes.
+const KEPT: usize = 16_384;
+
+/// How many a listener takes over at once.
+const BATCH: usize = 256;
+
+/// What has happened. Dropping it ends all its listeners.
+pub struct EventLog {
+    shared: Arc<Shared>,
+    /// The sequence of the newest event.
+    newest: watch::Sender<u64>,
+}
+
+struct Shared {
+    epoch: String,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    events: VecDeque<Arc<TaskEvent>>,
+    /// The sequence of the newest event.
+    newest: u64,
+    capacity: usize,
+}
+
+impl Kept {
+    /// The sequence before that of the oldest event that is still here.
+    fn before_oldest(&self) -> u64 {
+        self.newest - self.events.len() as u64
+    }
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self::with_capacity(KEPT)
+    }
+}
+
+impl EventLog {
+    fn with_capacity(capacity: usize) -> Self {
+        let kept = Mutex::new(Kept { events: VecDeque::new(), newest: 0, capacity });
+        let epoch = Uuid::new_v4().simple().to_string();
+        Self { shared: Arc::new(Shared { epoch, kept }), newest: watch::Sender::new(0) }
+    }
+
+    /// Reports that tasks were changed, by one commit.
+    pub fn changed<'a>(&self, tasks: impl Iterator<Item = &'a Task>) {
+        self.report(tasks.map(|task| {
+            let error = task.error.clone().or_else(|| task.last_error.clone());
+            (task, task.progress.clone(), error)
+        }));
+    }
+
+    /// Reports how far a task is.
+    pub fn progressed(&self, task: &Task, progress: Progress) {
+        self.report([(task, Some(progress), None)].into_iter());
+    }
+
+    fn report<'a>(&self, changes: impl Iterator<Item = (&'a Task, Option<Progress>, Option<String>)>) {
+        let time = Utc::now();
+        let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for (task, progress, error) in changes {
+            kept.newest += 1;
+            let event = TaskEvent {
+                cursor: EventCursor { epoch: self.shared.epoch.clone(), sequence: kept.newest },
+                time,
+                id: task.id,
+                name: task.name.clone(),
+                group: task.group.clone(),
+                parent: task.parent,
+                status: task.status,
+                attempt: task.attempt,
+                progress,
+                error,
+            };
+            if kept.events.len() == kept.capacity {
+                kept.events.pop_front();
+            }
+            kept.events.push_back(Arc::new(event));
+        }
+        let newest = kept.newest;
+        drop(kept);
+        // Of two that report at once the later number stays.
+        self.newest.send_if_modified(|seen| {
+            let is_newer = newest > *seen;
+            *seen = newest.max(*seen);
+            is_newer
+        });
+    }
+
+    /// Everything from now on.
+    pub fn listen(&self) -> Listener {
+        let newest = self.newest.subscribe();
+        let position = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).newest;
+        Listener { shared: Arc::clone(&self.shared), newest, position, batch: VecDeque::new() }
+    }
+
+    /// Everything after an event, or `None` where some of it is not here any more.
+    pub fn listen_after(&self, cursor: &EventCursor) -> Option<Listener> {
+        let listener = self.listen();
+        let before_oldest = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).before_oldest();
+        let is_known = cursor.epoch == self.shared.epoch
+            && cursor.sequence <= listener.position
+            && cursor.sequence >= before_oldest;
+        is_known.then(|| Listener { position: cursor.sequence, ..listener })
+    }
+}
+
+/// Why there is no next event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoEvent {
+    /// Some have been missed; those from now on follow.
+    Missed,
+    /// There will be none.
+    Closed,
+}
+
+/// One who listens.
+pub struct Listener {
+    shared: Arc<Shared>,
+    newest: watch::Receiver<u64>,
+    /// The sequence of the event that was taken over last.
+    position: u64,
+    /// What was taken over and not yet handed out.
+    batch: VecDeque<Arc<TaskEvent>>,
+}
+
+impl Listener {
+    /// Where it is: everything after this is still to come.
+    pub fn cursor(&self) -> EventCursor {
+        let sequence = self.position - self.batch.len() as u64;
+        EventCursor { epoch: self.shared.epoch.clone(), sequence }
+    }
+
+    /// The next event. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Arc<TaskEvent>, NoEvent> {
+        loop {
+            if let Some(event) = self.batch.pop_front() {
+                return Ok(event);
+            }
+            // Seen before the look, so that what comes in between wakes it again.
+            let is_closed = self.newest.has_changed().is_err();
+            self.newest.borrow_and_update();
+            if self.take_over()? {
+                continue;
+            }
+            if is_closed || self.newest.changed().await.is_err() && !self.take_over()? {
+                return Err(NoEvent::Closed);
+            }
+        }
+    }
+
+    /// Takes over what has come. Whether that was anything.
+    fn take_over(&mut self) -> Result<bool, NoEvent> {
+        let kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let before_oldest = kept.before_oldest();
+        if self.position < before_oldest {
+            self.position = kept.newest;
+            return Err(NoEvent::Missed);
+        }
+        let seen = (self.position - before_oldest) as usize;
+        self.batch.extend(kept.events.range(seen..).take(BATCH).cloned());
+        self.position += self.batch.len() as u64;
+        Ok(!self.batch.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_protocol::task::{Work, Workflow};
+
+    use super::*;
+
+    fn report(log: &EventLog, names: &[&str]) {
+        let tasks: Vec<Task> =
+            names.iter().map(|name| Task::new(*name, Work::Workflow(Workflow::default()), "g")).collect();
+        log.changed(tasks.iter());
+    }
+
+    async fn heard(listener: &mut Listener, count: usize) -> Vec<(String, u64)> {
+        let mut heard = Vec::new();
+        for _ in 0..count {
+            if let Ok(event) = listener.next().await {
+                heard.push((event.name.clone(), event.cursor.sequence));
+            }
+        }
+        heard
+    }
+
+    #[tokio::test]
+    async fn each_place_is_one_to_go_on_from_also_inside_a_commit() {
+        let log = EventLog::default();
+        let mut whole = log.listen();
+        assert_eq!(whole.cursor().sequence, 0);
+        report(&log, &["a", "b", "c"]);
+        report(&log, &["d"]);
+        let all = heard(&mut whole, 4).await;
+        assert_eq!(all, [("a".into(), 1), ("b".into(), 2), ("c".into(), 3), ("d".into(), 4)]);
+        for place in 0..=4 {
+            let cursor = EventCursor { sequence: place, ..whole.cursor() };
+            let mut listener = log.listen_after(&cursor).into_iter().next();
+            let rest = match &mut listener {
+                Some(listener) => heard(listener, 4 - place as usize).await,
+                None => Vec::new(),
+            };
+            assert_eq!(rest, all[place as usize..], "{place}");
+            assert_eq!(listener.map(|listener| listener.cursor()), Some(whole.cursor()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cursor_counts_what_was_handed_out_and_not_what_was_taken_over() {
+        let log = EventLog::default();
+        let mut listener = log.listen();
+        report(&log, &["a", "b", "c"]);
+        heard(&mut listener, 1).await;
+        assert_eq!(listener.cursor().sequence, 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_here_any_more_or_never_was_is_missed() {
+        let log = EventLog::with_capacity(2);
+        let mut slow = log.listen();
+        let start = slow.cursor();
+        report(&log, &["a", "b", "c"]);
+        assert_eq!(slow.next().await.map(|event| event.name.clone()), Err(NoEvent::Missed));
+        report(&log, &["d"]);
+        assert_eq!(heard(&mut slow, 1).await, [("d".into(), 4)], "it goes on with what is new");
+
+        let after = |sequence| log.listen_after(&EventCursor { sequence, ..start.clone() }).is_some();
+        assert_eq!([0, 1, 2, 3, 4, 5].map(after), [false, false, true, true, true, false]);
+        let other = EventCursor { epoch: "other".into(), sequence: 3 };
+        assert!(log.listen_after(&other).is_none());
+    }
+
+    #[tokio::test]
+    async fn the_end_comes_after_the_last_event() {
+        let log = EventLog::default();
+        let mut listener = log.listen();
+        report(&log, &["a"]);
+        drop(log);
+        assert_eq!(heard(&mut listener, 1).await, [("a".into(), 1)]);
+        assert_eq!(listener.next().await.map(|event| event.name.clone()), Err(NoEvent::Closed));
+    }
+}
