@@ -60,8 +60,8 @@ export def bring [
             check-needs $server $taskserv
             let choices = $taskserv | taskservs choices $server.name ($settings | options-of $server | get --optional $taskserv.name | default {})
             if $check { {action: $"would-($operation)", steps: $steps} } else {
-                let env_ = environment $settings $server $taskserv $choices
-                take-steps $settings $server $taskserv $steps $env_ {done: $before, of: $total, alone: $alone}
+                let variables = variables-of $settings $server $taskserv $choices
+                take-steps $settings $server $taskserv $steps $variables {done: $before, of: $total, alone: $alone}
             }
         } catch {|error| {action: failed} | merge ($error | fault describe-error) }
         $answers ++= [($about | merge $answer)]
@@ -70,21 +70,21 @@ export def bring [
 }
 
 # Takes the steps, and returns what has changed and what the verification found.
-def take-steps [settings: record, server: record, taskserv: record, steps: list<string>, environment: record, count: record]: nothing -> record {
+def take-steps [settings: record, server: record, taskserv: record, steps: list<string>, variables: record, count: record]: nothing -> record {
     mut changed = false
-    mut found = null
+    mut found: any = null
     for step in ($steps | enumerate) {
         let message = $"($taskserv.name) on ($server.name): ($step.item)"
         # With several servers at once there is no one measure of how far the work is.
         if $count.alone { task progress $message --done ($count.done + $step.index) --of $count.of } else { task progress $message }
-        let own = if $step.item == "install" { $environment | reject TASKSERV_PEERS } else { $environment }
+        let own = if $step.item == "install" { $variables | reject TASKSERV_PEERS } else { $variables }
         let order = {infra: $settings.infra, server: $server, networks: $settings.networks, folder: $taskserv.folder, script: $"($step.item).sh", env: $own}
         if $step.item == "ready" {
             wait-until-ready $order $taskserv (not $count.alone)
             continue
         }
         let limit = $taskserv.timeouts | get $"($step.item)_sec"
-        let answer = provider run-script $server.provider ($order | insert timeout_sec $limit) --quiet=(not $count.alone)
+        let answer = provider run-script $server.provider $order $limit --quiet=(not $count.alone)
         if $answer.exit_code != 0 {
             # That something is not as it should be is no reason to look again.
             refuse $order $taskserv $answer $limit --permanent=($step.item == "verify")
@@ -98,11 +98,11 @@ def take-steps [settings: record, server: record, taskserv: record, steps: list<
 
 def wait-until-ready [order: record, taskserv: record, quiet: bool]: nothing -> nothing {
     let end = (date now) + ($taskserv.ready.within_sec * 1sec)
-    let order = $order | insert timeout_sec $taskserv.timeouts.verify_sec
+    let limit = $taskserv.timeouts.verify_sec
     loop {
-        let answer = provider run-script $order.server.provider $order --quiet=$quiet
+        let answer = provider run-script $order.server.provider $order $limit --quiet=$quiet
         if $answer.exit_code == 0 { return }
-        if $answer.failure != null { refuse $order $taskserv $answer $order.timeout_sec }
+        if $answer.failure != null { refuse $order $taskserv $answer $limit }
         if (date now) > $end {
             let last = $answer | last-words
             fault retryable $"($taskserv.name) on ($order.server.name) is not ready within ($taskserv.ready.within_sec) s; ($last)"
@@ -116,7 +116,7 @@ def refuse [order: record, taskserv: record, answer: record, limit: int, --perma
     let about = $"($taskserv.name) on ($order.server.name): ($order.script)"
     let message = if $answer.failure != null {
         $"($about): ($answer.failure.message)"
-    } else if $answer.exit_code == 124 {
+    } else if $answer.timed_out {
         $"($about) took longer than its ($limit) s; ($answer | last-words)"
     } else {
         $"($about) ended with exit status ($answer.exit_code); ($answer | last-words)"
@@ -131,7 +131,7 @@ def last-words []: record -> string {
 }
 
 # The variables of a taskserv's scripts.
-def environment [settings: record, server: record, taskserv: record, choices: record]: nothing -> record {
+def variables-of [settings: record, server: record, taskserv: record, choices: record]: nothing -> record {
     let peers = peers $settings $server $taskserv | each {|peer| $"($peer.name) ($peer.address) ($peer.role)" | str trim } | str join (char newline)
     {
         TASKSERV_NAME: $taskserv.name

@@ -14,6 +14,9 @@ const HERE = path self | path dirname
 # How many of the last lines of a script's output are kept for a message.
 const TAIL_LINES = 15
 
+# How `timeout` ends where it has ended the provider: in good time, or by force.
+const TIMED_OUT = [124 137]
+
 # Gives a provider an order and returns its answer.
 export def ask [
     provider: string    # Its name, or the path of the user's own
@@ -30,19 +33,24 @@ export def ask [
 
 # Has a provider run a script of a folder on a server, and returns how that ended: the script's exit
 # status, its result, the failure that it announced, and the last lines of its output. That the provider
-# could not do its part is a failure here; that the script failed is an answer.
+# could not do its part is a failure here; that the script failed is an answer, and so is that it took
+# too long: the provider is ended then, and with it the script.
 export def run-script [
     provider: string    # Its name, or the path of the user's own
     order: record
+    limit_sec: int      # How long it may take
     --quiet             # Hold back what it prints until it has ended: for several at once
-]: nothing -> record<exit_code: int, result: any, failure: any, tail: string> {
-    let answer = call $provider run $order $quiet
+]: nothing -> record<exit_code: int, result: any, failure: any, tail: string, timed_out: bool> {
+    let answer = call $provider run $order $quiet --limit [timeout --kill-after "10s" $"($limit_sec)s"]
     # The script's failure comes before the provider's own, where both have one.
     let failure = $answer.words | where ($it starts-with "::fail ") | reverse | get --optional 0
     let failure = if $failure == null { null } else { $failure | read-failure }
-    if $answer.exit_code != 0 and $failure != null { $failure | raise }
-    check-exit $provider $answer
-    let result = read-result $provider run $answer
+    let timed_out = $answer.exit_code in $TIMED_OUT
+    if $answer.exit_code != 0 and $failure != null and not $timed_out { $failure | raise }
+    let result = if $timed_out { {exit_code: $answer.exit_code} } else {
+        check-exit $provider $answer
+        read-result $provider run $answer
+    }
     if ($result.exit_code? | describe) != "int" {
         fault permanent $"provider '($provider | path basename)' answered 'run' without an `exit_code`"
     }
@@ -51,18 +59,19 @@ export def run-script [
     let lines = if ($complaint | is-not-empty) { $complaint } else {
         $answer.stdout | lines | where not ($it starts-with "::") and ($it | str trim | is-not-empty)
     }
-    {exit_code: $result.exit_code, result: $result.result?, failure: $failure, tail: ($lines | last $TAIL_LINES | str join (char newline))}
+    {exit_code: $result.exit_code, result: $result.result?, failure: $failure, tail: ($lines | last $TAIL_LINES | str join (char newline)), timed_out: $timed_out}
 }
 
-# Runs a provider. What it prints is passed on, but for the words that are its answer.
-def call [provider: string, operation: string, order: record, quiet: bool]: nothing -> record<stdout: string, stderr: string, exit_code: int, words: list<string>> {
+# Runs a provider. What it prints is passed on, but for the words that are its answer. `limit` is the
+# command that ends it after a while.
+def call [provider: string, operation: string, order: record, quiet: bool, --limit: list<string> = []]: nothing -> record<stdout: string, stderr: string, exit_code: int, words: list<string>> {
     let program = if $provider in $PROVIDERS.name { $HERE | path join providers $"($provider).nu" } else { $provider }
-    let words = [-n --no-std-lib --stdin -I $HERE $program $operation]
+    let words = $limit ++ [$nu.current-exe -n --no-std-lib --stdin -I $HERE $program $operation]
     let input = $order | to json --raw
     let answer = if $quiet {
-        $input | ^$nu.current-exe ...$words | complete
+        $input | ^$words.0 ...($words | skip 1) | complete
     } else {
-        ($input | ^$nu.current-exe ...$words
+        ($input | ^$words.0 ...($words | skip 1)
             | tee --stderr { lines | each {|line| print --stderr $line } | ignore }
             | tee { lines | where not ($it | is-answer) | each {|line| print $line } | ignore }
             | complete)

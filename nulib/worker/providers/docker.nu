@@ -10,12 +10,15 @@ use docker/client.nu
 use docker/container.nu
 use docker/names.nu *
 use docker/network.nu *
+use host/order.nu *
+use host/session.nu
+use host/workplace.nu
 
 # How often a plan is made anew because another task was quicker with one of its steps.
 const ATTEMPTS = 8
 
 def main []: nothing -> nothing {
-    print "The docker provider: create, delete and list, each with a JSON record on standard input."
+    print "The docker provider: create, delete, list and run, each with a JSON record on standard input."
 }
 
 # Makes a server, or what is missing of it.
@@ -28,6 +31,12 @@ def "main create" []: string -> nothing {
 def "main delete" []: string -> nothing {
     let order = $in | from json
     fault guard { task result (delete $order) }
+}
+
+# Runs a script in a server, as root.
+def "main run" []: string -> nothing {
+    let order = $in | from json
+    fault guard { task result (run-script $order) }
 }
 
 # The infra's servers, as Docker has them.
@@ -184,6 +193,30 @@ def delete [order: record]: nothing -> record {
     }
     let steps = if $observed == null { [] } else { [{step: "remove-container", name: $observed.container}] }
     {name: $server.name, action: $action, container: (object-name $order.infra $server.name), steps: $steps}
+}
+
+# Runs the script over a session of `docker exec`, which ends with whoever asked for it.
+def run-script [order: record]: nothing -> record<exit_code: int, result: any> {
+    let order = $order | checked
+    let server = $order.server
+    let observed = container observe $order.infra $server.name
+    if $observed == null { fault permanent $"server '($server.name)' does not exist: create it first" }
+    if $observed.infra != $order.infra or $observed.server != $server.name {
+        fault permanent $"the container '($observed.container)' was not made from these settings: nothing is run in it"
+    }
+    if $observed.status != "running" {
+        fault permanent $"server '($server.name)' is '($observed.status)': create it again, and what is missing is completed"
+    }
+    let said = workplace with {|directory|
+        session run-script $order $directory {|command| [docker exec --interactive --user "0:0" $observed.id sh -c $command] }
+    }
+    session refuse-unfit $said $"the image of server '($server.name)'" root
+    if $said.broken != null { fault retryable $"server '($server.name)' cannot run the script: ($said.broken)" }
+    if $said.exit_code == null {
+        let now = container observe $order.infra $server.name | get --optional status | default "gone"
+        fault retryable $"the connection to server '($server.name)' was cut while '($order.script)' ran; the server is ($now)"
+    }
+    {exit_code: $said.exit_code, result: $said.result}
 }
 
 def list-servers [order: record]: nothing -> list<any> {
