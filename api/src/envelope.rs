@@ -11,29 +11,25 @@ use axum::response::{IntoResponse, Response};
 use orchestrator_protocol::{Error, ErrorCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// How long a client should wait before it asks again, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// An answer that succeeded.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Envelope<T> {
+    /// Always true.
     success: bool,
     data: T,
+    /// Always null.
     error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cursor: Option<Option<String>>,
 }
 
 impl<T> Envelope<T> {
     /// An answer.
     pub fn new(data: T) -> Self {
-        Self { success: true, data, error: None, cursor: None }
-    }
-
-    /// A page of a list, and where the next one starts.
-    pub fn page(data: T, cursor: Option<String>) -> Self {
-        Self { cursor: Some(cursor), ..Self::new(data) }
+        Self { success: true, data, error: None }
     }
 }
 
@@ -43,13 +39,47 @@ impl<T: Serialize> IntoResponse for Envelope<T> {
     }
 }
 
-/// The body of an answer that failed.
-#[derive(Debug, Serialize)]
-struct Failure {
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Page<T> {
+    /// Always true.
     success: bool,
+    data: Vec<T>,
+    /// Always null.
+    error: Option<String>,
+    /// Where the next page starts; null on the last.
+    cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page, and where the next one starts.
+    pub fn new(data: Vec<T>, cursor: Option<String>) -> Self {
+        Self { success: true, data, error: None, cursor }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Page<T> {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+/// An answer that failed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Failure {
+    /// Always false.
+    success: bool,
+    /// Null, except where an answer is more than an error.
     data: Value,
+    /// What was wrong, in a sentence.
     error: String,
+    /// What kind of no it is: `malformed`, `invalid`, `not_found`, `conflict`, `forbidden`,
+    /// `unauthenticated`, `method_not_allowed`, `too_large`, `too_slow`, `too_many`,
+    /// `unsupported_media_type`, `unavailable` or `internal`.
     code: &'static str,
+    /// What a person or a program can go by: `help`, `field` (which part of the body it is about),
+    /// `parameters` (which of the query), `line` and `column`, `task`.
+    #[schema(value_type = Option<Object>)]
     details: Option<Map<String, Value>>,
 }
 
@@ -75,6 +105,11 @@ impl ApiError {
         Error::new(ErrorCode::Malformed, message).into()
     }
 
+    /// The request can be read and means nothing.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Error::invalid(message).into()
+    }
+
     /// The caller may not.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Error::new(ErrorCode::Forbidden, message).into()
@@ -83,6 +118,11 @@ impl ApiError {
     /// Too many bytes.
     pub fn too_large(message: impl Into<String>) -> Self {
         Error::new(ErrorCode::TooLarge, message).into()
+    }
+
+    /// Too many at once.
+    pub fn too_many(message: impl Into<String>) -> Self {
+        Error::new(ErrorCode::TooMany, message).into()
     }
 
     /// Not now.
@@ -102,6 +142,20 @@ impl ApiError {
             code: "method_not_allowed",
             ..Self::malformed(message)
         }
+    }
+
+    /// The body is no JSON, or not said to be.
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            code: "unsupported_media_type",
+            ..Self::malformed(message)
+        }
+    }
+
+    /// The client took too long to send its request.
+    pub fn too_slow(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, code: "too_slow", ..Self::malformed(message) }
     }
 
     /// What is wrong with a request that is nothing but a query is that it cannot be read: there is no
@@ -169,15 +223,21 @@ impl From<Error> for ApiError {
     }
 }
 
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        let details = (!error.details.is_empty()).then_some(error.details);
+        Self { success: false, data: error.data, error: error.message, code: error.code, details }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let details = (!self.details.is_empty()).then_some(self.details);
-        let body = Failure { success: false, data: self.data, error: self.message, code: self.code, details };
-        let mut response = (self.status, Json(body)).into_response();
-        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        let (status, closes) = (self.status, self.closes);
+        let mut response = (status, Json(Failure::from(self))).into_response();
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
-        if self.closes {
+        if closes {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -10,10 +10,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::SemaphorePermit;
 
-use crate::AppState;
 use crate::envelope::ApiError;
+use crate::state::{AppState, Place};
 
 /// The other end of a connection, as far as it is known. Found out once, when it is accepted, and
 /// carried by each of its requests as an extension.
@@ -80,9 +79,14 @@ impl Names {
 
 /// Lets in requests of the engine's own user that are meant for this engine, as many as there is room
 /// for.
-pub async fn admit(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub async fn admit(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let mut response = match check(&state, &request) {
-        Ok(_place) => next.run(request).await,
+        Ok(place) => {
+            request.extensions_mut().insert(place.clone());
+            let response = next.run(request).await;
+            drop(place);
+            response
+        }
         Err(error) => error.into_response(),
     };
     let headers = response.headers_mut();
@@ -92,13 +96,12 @@ pub async fn admit(State(state): State<AppState>, request: Request, next: Next) 
 }
 
 /// The request's place among those that are under way, kept until it is answered.
-fn check<'a>(state: &'a AppState, request: &Request) -> Result<SemaphorePermit<'a>, ApiError> {
+fn check(state: &AppState, request: &Request) -> Result<Place, ApiError> {
     request.extensions().get::<Peer>().copied().unwrap_or(Peer::Stranger).check()?;
-    let shared = &state.shared;
-    check_host(&shared.names, request.uri(), request.headers())?;
-    check_origin(&shared.names, request.headers())?;
-    check_size(shared.limits.body_bytes, request.headers())?;
-    shared.places.try_acquire().map_err(|_| ApiError::unavailable("too many requests are under way"))
+    check_host(state.names(), request.uri(), request.headers())?;
+    check_origin(state.names(), request.headers())?;
+    check_size(state.limits().body_bytes, request.headers())?;
+    state.take_place()
 }
 
 /// For whom the request is meant: its `Host`, and its target where that names a host too.

@@ -1,4 +1,4 @@
-//! `GET /health`: more than "up".
+//! How the engine is: `GET /health`, more than "up", and `GET /ready`, one yes or no.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,16 @@ use orchestrator_protocol::request::{EngineMode, EngineStatus, GetStatus, Storag
 use orchestrator_protocol::task::TaskStatus;
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
-use crate::AppState;
 use crate::envelope::{ApiError, Envelope};
 use crate::query::Parameters;
+use crate::state::AppState;
+use crate::status::StorageView;
+use crate::words;
 
 /// How the engine is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
     /// `ok`, or `degraded` while something keeps it from taking work.
     status: &'static str,
@@ -28,13 +31,15 @@ pub struct Health {
     engine: String,
     pid: u32,
     started_at: DateTime<Utc>,
+    #[schema(value_type = words::EngineMode)]
     mode: EngineMode,
     /// Whether the queue is paused: somebody's wish, not an illness.
     paused: bool,
     paused_groups: Vec<String>,
     max_parallel: u32,
-    storage: StorageStatus,
+    storage: StorageView,
     /// Tasks by state; every state is there.
+    #[schema(value_type = BTreeMap<String, u64>)]
     tasks: BTreeMap<TaskStatus, u64>,
 }
 
@@ -56,7 +61,7 @@ impl From<EngineStatus> for Health {
             paused: engine.paused,
             paused_groups: engine.paused_groups,
             max_parallel: engine.max_parallel,
-            storage: engine.storage,
+            storage: engine.storage.into(),
         }
     }
 }
@@ -74,7 +79,14 @@ fn no_new_work(mode: EngineMode) -> Option<String> {
     }
 }
 
-/// How the engine is: 200, or 503 while the storage accepts no writes; the same data with both.
+/// How the engine is
+///
+/// 200, or 503 while the storage accepts no writes; the same data with both.
+#[utoipa::path(
+    get, path = "/health", operation_id = "getHealth", tag = "engine",
+    responses((status = 200, description = "It is up.", body = Envelope<Health>)),
+    extensions(("x-request" = json!("Status"))),
+)]
 pub async fn health(State(state): State<AppState>, uri: Uri) -> Result<Envelope<Health>, ApiError> {
     Parameters::of(&uri).finish()?;
     let status = state.ask(GetStatus {}).await?;
@@ -83,5 +95,44 @@ pub async fn health(State(state): State<AppState>, uri: Uri) -> Result<Envelope<
     match no_writes {
         None => Ok(Envelope::new(health)),
         Some(reason) => Err(ApiError::unavailable(reason).with_data(json!(health))),
+    }
+}
+
+/// Whether the engine takes work.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    ready: bool,
+    /// Why not, in sentences.
+    reasons: Vec<String>,
+    #[schema(value_type = words::EngineMode)]
+    mode: EngineMode,
+    /// Whether the storage accepts writes.
+    storage_writable: bool,
+}
+
+/// Whether the engine takes work
+///
+/// 200 when the storage accepts writes and the engine is active, else 503; the same data with both. A
+/// paused queue takes work too.
+#[utoipa::path(
+    get, path = "/ready", operation_id = "getReadiness", tag = "engine",
+    responses((status = 200, description = "It takes work.", body = Envelope<Readiness>)),
+    extensions(("x-request" = json!("Status"))),
+)]
+pub async fn ready(State(state): State<AppState>, uri: Uri) -> Result<Envelope<Readiness>, ApiError> {
+    Parameters::of(&uri).finish()?;
+    let status = state.ask(GetStatus {}).await?;
+    let reasons: Vec<_> =
+        [no_writes(&status.storage), no_new_work(status.mode)].into_iter().flatten().collect();
+    let why_not = reasons.join("; ");
+    let readiness = Readiness {
+        ready: reasons.is_empty(),
+        reasons,
+        mode: status.mode,
+        storage_writable: status.storage.writable,
+    };
+    match readiness.ready {
+        true => Ok(Envelope::new(readiness)),
+        false => Err(ApiError::unavailable(why_not).with_data(json!(readiness))),
     }
 }

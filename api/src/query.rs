@@ -4,6 +4,7 @@
 //! have is an error, and so is a bad value; all of them are told at once.
 
 use axum::http::Uri;
+use orchestrator_protocol::task::TaskStatus;
 use serde::Serialize;
 use serde_json::json;
 
@@ -83,6 +84,20 @@ impl Parameters {
 /// Any text.
 pub fn text(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
+}
+
+/// Yes or no.
+pub fn flag(value: &str) -> Result<bool, String> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(format!("'{other}' is neither true nor false")),
+    }
+}
+
+/// States of tasks in any case, with commas between them.
+pub fn statuses(value: &str) -> Result<Vec<TaskStatus>, String> {
+    value.split(',').map(|name| parsed(name.trim())).collect()
 }
 
 /// What can be read from a text, and what reading says when it cannot.

@@ -20,14 +20,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use orchestrator_protocol::service::Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 use tracing::{debug, warn};
 
 use crate::guard::Peer;
 use crate::limits::Limits;
-use crate::{AppState, owner, router};
+use crate::state::{AppState, Ending};
+use crate::{owner, router};
 
 /// How many connections are judged at once; more wait in the kernel's queue.
 const JUDGES: usize = 4;
@@ -49,8 +49,8 @@ pub fn check_address(address: SocketAddr) -> Result<(), AddressError> {
     if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(AddressError(address)) }
 }
 
-/// Serves until `closed` is ready; then requests that are under way are given a moment, and cut off
-/// after it.
+/// Serves until `closed` is ready; then streams end, whoever waits is told so, requests that are under
+/// way are given a moment, and cut off after it.
 ///
 /// # Errors
 /// When the listener's address is unknown or no loopback address. None that concern one connection only.
@@ -98,12 +98,20 @@ pub async fn serve_within(
         }
     }
     drop(listener);
-    door.closing.cancel();
+    let Ending { closing, cut, changes } = &door.ending;
+    closing.cancel();
     connections.close();
-    if tokio::time::timeout(farewell, connections.wait()).await.is_err() {
-        warn!(connections = connections.len(), "requests that were under way are given up");
-        door.cut.cancel();
+    // Changes whose clients are gone are made to their end too. None is begun after the last connection.
+    changes.close();
+    let finished = async {
         connections.wait().await;
+        changes.wait().await;
+    };
+    if tokio::time::timeout(farewell, finished).await.is_err() {
+        warn!(connections = connections.len(), "requests that were under way are given up");
+        cut.cancel();
+        connections.wait().await;
+        changes.wait().await;
     }
     Ok(())
 }
@@ -117,22 +125,19 @@ struct Door {
     places: Semaphore,
     /// Places for those who are told no.
     refusals: Semaphore,
-    /// Finish the request under way, and take no other.
-    closing: CancellationToken,
-    /// End at once.
-    cut: CancellationToken,
+    ending: Ending,
 }
 
 impl Door {
     fn new(limits: Limits, service: Arc<dyn Service>, address: SocketAddr) -> Self {
+        let state = AppState::new(service, address, limits.clone());
         Self {
-            router: router(AppState::new(service, address, limits.clone())),
+            ending: state.ending().clone(),
+            router: router(state),
             judges: Arc::new(Semaphore::new(JUDGES)),
             places: Semaphore::new(limits.connections),
             refusals: Semaphore::new(limits.refusals),
             limits,
-            closing: CancellationToken::new(),
-            cut: CancellationToken::new(),
         }
     }
 
@@ -154,7 +159,7 @@ impl Door {
         }
         tokio::select! {
             () = self.converse(stream, peer) => {}
-            () = self.cut.cancelled() => {}
+            () = self.ending.cut.cancelled() => {}
         }
     }
 
@@ -186,7 +191,7 @@ impl Door {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.closing.cancelled() => {
+            () = self.ending.closing.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

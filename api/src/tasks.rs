@@ -1,39 +1,165 @@
-//! `GET /tasks` and `GET /tasks/{id}`.
+//! Tasks: a page of them, one of them, and what can be done with it.
 
 use std::collections::BTreeMap;
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::Uri;
+use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
-use orchestrator_protocol::request::{GetTask, ListTasks};
-use orchestrator_protocol::task::{TaskId, TaskKind, TaskStatus};
+use orchestrator_protocol::request::{CancelTask, ExplainTask, GetTask, ListTasks, RetryTask};
+use orchestrator_protocol::task::{TaskId, TaskKind};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
-use crate::AppState;
-use crate::envelope::{ApiError, Envelope};
-use crate::query::{Parameters, parsed, text};
-use crate::view::TaskView;
+use crate::body::SentOrDefault;
+use crate::engine::Nothing;
+use crate::envelope::{ApiError, Envelope, Page};
+use crate::explain::ExplanationView;
+use crate::query::{Parameters, flag, parsed, statuses, text};
+use crate::state::{AppState, Place};
+use crate::view::{ChangedView, TaskView};
+use crate::{wait, words};
 
 /// The longest page, as the protocol has it.
 const MAX_PAGE: usize = 1_000;
 
-/// One task.
-pub async fn get(
-    State(state): State<AppState>,
-    id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-) -> Result<Envelope<TaskView>, ApiError> {
-    Parameters::of(&uri).finish()?;
-    let Path(id) = id.map_err(|_| ApiError::malformed("the path is no UTF-8"))?;
-    let id = parsed(&id).map_err(ApiError::malformed)?;
-    let task = state.ask(GetTask { id }).await?;
-    Ok(Envelope::new((*task).into()))
+/// The task that a path names.
+#[derive(Debug, Clone, Copy)]
+pub struct Named(pub TaskId);
+
+impl FromRequestParts<AppState> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let id: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let Path(id) = id.map_err(|_| ApiError::malformed("the path is no UTF-8"))?;
+        parsed(&id).map(Self).map_err(ApiError::malformed)
+    }
 }
 
-/// A page of tasks, newest first.
-pub async fn list(State(state): State<AppState>, uri: Uri) -> Result<Envelope<Vec<TaskView>>, ApiError> {
+/// One task
+///
+/// With `wait=true` it is answered when the task has ended, whenever that is. A client that goes away
+/// cancels nothing. An engine that stops before answers 503.
+#[utoipa::path(
+    get, path = "/tasks/{id}", operation_id = "getTask", tag = "tasks",
+    params(
+        ("id" = inline(words::TaskId), Path, description = "The task, or the workflow."),
+        ("wait" = Option<bool>, Query, description = "Answer when it has ended."),
+    ),
+    responses((status = 200, description = "The task.", body = Envelope<TaskView>)),
+    extensions(("x-request" = json!("GetTask")), ("x-request-when-waiting" = json!("Watch"))),
+)]
+pub async fn get(
+    State(state): State<AppState>,
+    Extension(place): Extension<Place>,
+    Named(id): Named,
+    uri: Uri,
+) -> Result<Envelope<TaskView>, ApiError> {
+    let mut query = Parameters::of(&uri);
+    let waits = query.one("wait", flag).unwrap_or(false);
+    query.finish()?;
+    let task = match waits {
+        true => wait::for_one(&state, &place.for_long(&state)?, id).await?,
+        false => *state.ask(GetTask { id }).await?,
+    };
+    Ok(Envelope::new(task.into()))
+}
+
+/// A page of tasks, newest first
+#[utoipa::path(
+    get, path = "/tasks", operation_id = "listTasks", tag = "tasks",
+    params(
+        ("status" = Option<String>, Query,
+            description = "Only these states, in any case, with commas between them. May come several times."),
+        ("group" = Option<String>, Query, description = "Only this group."),
+        ("kind" = inline(Option<words::TaskKind>), Query, description = "Only this kind."),
+        ("parent" = inline(Option<words::TaskId>), Query, description = "Only tasks of this workflow."),
+        ("label" = Option<String>, Query,
+            description = "NAME=VALUE: only tasks with this label. May come several times; all must be there."),
+        ("since" = Option<DateTime<Utc>>, Query, description = "Created at or after this time."),
+        ("until" = Option<DateTime<Utc>>, Query, description = "Created before this time."),
+        ("text" = Option<String>, Query,
+            description = "Only tasks with this text in the name, the command or the error, in any case."),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1000,
+            description = "How many at most. Default 100."),
+        ("offset" = Option<u64>, Query, minimum = 0, description = "Skip so many. Excludes cursor."),
+        ("cursor" = Option<String>, Query, description = "Go on where the page before ended."),
+    ),
+    responses((status = 200, description = "A page, and where the next one starts.", body = Page<TaskView>)),
+    extensions(("x-request" = json!("ListTasks"))),
+)]
+pub async fn list(State(state): State<AppState>, uri: Uri) -> Result<Page<TaskView>, ApiError> {
     let page = state.ask(request(&uri)?).await.map_err(ApiError::in_query)?;
-    Ok(Envelope::page(page.tasks.into_iter().map(TaskView::from).collect(), page.cursor))
+    Ok(Page::new(page.tasks.into_iter().map(TaskView::from).collect(), page.cursor))
+}
+
+/// Why a task is where it is
+#[utoipa::path(
+    get, path = "/tasks/{id}/explain", operation_id = "explainTask", tag = "tasks",
+    params(("id" = inline(words::TaskId), Path, description = "The task, or the workflow.")),
+    responses((status = 200, description = "Everything that keeps it from running, or how it ended.",
+        body = Envelope<ExplanationView>)),
+    extensions(("x-request" = json!("Explain"))),
+)]
+pub async fn explain(
+    State(state): State<AppState>,
+    Named(id): Named,
+    uri: Uri,
+) -> Result<Envelope<ExplanationView>, ApiError> {
+    Parameters::of(&uri).finish()?;
+    Ok(Envelope::new(state.ask(ExplainTask { id }).await?.into()))
+}
+
+/// Why a task is called off.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Kept with the task.
+    reason: Option<String>,
+}
+
+/// Call a task off
+///
+/// A workflow's tasks go with it. What runs is asked to end, and made to end after its grace: the answer
+/// does not wait for that.
+#[utoipa::path(
+    post, path = "/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks",
+    params(("id" = inline(words::TaskId), Path, description = "The task, or the workflow.")),
+    request_body = Option<CancelRequest>,
+    responses((status = 200, description = "What has changed.", body = Envelope<ChangedView>)),
+    extensions(("x-request" = json!("Cancel"))),
+)]
+pub async fn cancel(
+    State(state): State<AppState>,
+    Named(id): Named,
+    uri: Uri,
+    SentOrDefault(CancelRequest { reason }): SentOrDefault<CancelRequest>,
+) -> Result<Envelope<ChangedView>, ApiError> {
+    Parameters::of(&uri).finish()?;
+    Ok(Envelope::new(state.change(CancelTask { id, reason }).await?.into()))
+}
+
+/// Try a failed or cancelled task again
+///
+/// What its end had cancelled is revived. Of a workflow: its failed and cancelled tasks.
+#[utoipa::path(
+    post, path = "/tasks/{id}/retry", operation_id = "retryTask", tag = "tasks",
+    params(("id" = inline(words::TaskId), Path, description = "The task, or the workflow.")),
+    request_body = Option<Nothing>,
+    responses((status = 200, description = "What has changed.", body = Envelope<ChangedView>)),
+    extensions(("x-request" = json!("Retry"))),
+)]
+pub async fn retry(
+    State(state): State<AppState>,
+    Named(id): Named,
+    uri: Uri,
+    SentOrDefault(Nothing {}): SentOrDefault<Nothing>,
+) -> Result<Envelope<ChangedView>, ApiError> {
+    Parameters::of(&uri).finish()?;
+    Ok(Envelope::new(state.change(RetryTask { id }).await?.into()))
 }
 
 /// The question that a query asks:
@@ -81,10 +207,6 @@ fn request(uri: &Uri) -> Result<ListTasks, ApiError> {
         limit,
         cursor,
     })
-}
-
-fn statuses(value: &str) -> Result<Vec<TaskStatus>, String> {
-    value.split(',').map(|name| parsed(name.trim())).collect()
 }
 
 fn kind(value: &str) -> Result<TaskKind, String> {

@@ -6,17 +6,20 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Method, Request as HttpRequest, Response as HttpResponse, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, header};
 use chrono::{DateTime, Utc};
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use orchestrator_api::guard::Peer;
 use orchestrator_api::limits::Limits;
 use orchestrator_api::{AppState, router};
 use orchestrator_protocol::event::Item;
 use orchestrator_protocol::request::{
-    EngineMode, EngineStatus, Request, Response, StorageStatus, Subscription, TaskPage,
+    Changed, Check, CheckState, Diagnosis, EngineMode, EngineStatus, Explanation, QueuePauses, Reason,
+    ReasonKind, Request, Response, Stopping, StorageStatus, Subscription, TaskPage,
 };
 use orchestrator_protocol::service::{Caller, Service};
+use orchestrator_protocol::submit::{Submitted, SubmittedTask};
 use orchestrator_protocol::task::{
     Attempt, AttemptOutcome, Command, Program, Progress, RetryPolicy, SecretReference, Task, TaskId,
     TaskStatus, Work,
@@ -30,38 +33,59 @@ use tower::ServiceExt;
 const ADDRESS: &str = "127.0.0.1:8080";
 
 type Answer = Box<dyn Fn(&Request) -> Result<Response> + Send + Sync>;
+/// A stream of answers, as the service gives it.
+pub type Items = BoxStream<'static, Result<Item>>;
+type Stream = Box<dyn Fn(&Subscription) -> Result<Items> + Send + Sync>;
 
 /// The service.
 pub struct Fake {
     asked: Mutex<Vec<Request>>,
+    subscribed: Mutex<Vec<Subscription>>,
     answer: Answer,
+    stream: Stream,
     /// How many questions have come.
     pub count: watch::Sender<usize>,
+    /// How many questions were answered.
+    pub answered: watch::Sender<usize>,
     /// Whether questions are answered; while it is false they wait.
     pub open: watch::Sender<bool>,
+    /// How many streams are being listened to.
+    pub listeners: watch::Sender<usize>,
 }
 
 impl Fake {
     /// A service that answers as told.
     pub fn new(answer: impl Fn(&Request) -> Result<Response> + Send + Sync + 'static) -> Arc<Self> {
+        Self::streaming(answer, |_| Err(Error::internal("no stream was expected")))
+    }
+
+    /// A service that answers and streams as told.
+    pub fn streaming(
+        answer: impl Fn(&Request) -> Result<Response> + Send + Sync + 'static,
+        stream: impl Fn(&Subscription) -> Result<Items> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             asked: Mutex::default(),
+            subscribed: Mutex::default(),
             answer: Box::new(answer),
+            stream: Box::new(stream),
             count: watch::Sender::new(0),
+            answered: watch::Sender::new(0),
             open: watch::Sender::new(true),
+            listeners: watch::Sender::new(0),
         })
     }
 
     /// A service in good health with one task.
     pub fn healthy() -> Arc<Self> {
-        Self::new(|request| match request {
-            Request::Status(_) => Ok(Response::Status(Box::new(status()))),
-            Request::GetTask(_) => Ok(Response::GetTask(Box::new(task()))),
-            Request::ListTasks(_) => {
-                Ok(Response::ListTasks(TaskPage { tasks: vec![task()], cursor: Some("after-that".into()) }))
-            }
-            other => Err(Error::internal(format!("{} was not expected", other.name()))),
-        })
+        Self::new(healthy)
+    }
+
+    /// A service in good health that streams as told.
+    pub fn healthy_streaming(
+        stream: impl Fn(&Subscription) -> Result<Items> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::streaming(healthy, stream)
     }
 
     /// What it was asked.
@@ -69,9 +93,75 @@ impl Fake {
         self.asked.lock().unwrap().clone()
     }
 
+    /// What was to be streamed.
+    pub fn subscribed(&self) -> Vec<Subscription> {
+        self.subscribed.lock().unwrap().clone()
+    }
+
     /// Waits until so many questions have come.
     pub async fn has_been_asked(&self, times: usize) {
         self.count.subscribe().wait_for(|count| *count >= times).await.unwrap();
+    }
+
+    /// Waits until so many listen to streams.
+    pub async fn has_listeners(&self, many: usize) {
+        self.listeners.subscribe().wait_for(|count| *count == many).await.unwrap();
+    }
+}
+
+/// The answers of an engine that is well.
+pub fn healthy(request: &Request) -> Result<Response> {
+    Ok(match request {
+        Request::Status(_) => Response::Status(Box::new(status())),
+        Request::Diagnose(_) => Response::Diagnose(Diagnosis {
+            checks: vec![Check {
+                name: "docker".into(),
+                state: CheckState::Warning,
+                found: "it does not answer".into(),
+                advice: Some("start it".into()),
+            }],
+        }),
+        Request::Submit(_) => Response::Submit(submitted()),
+        Request::Provision(_) => Response::Provision(submitted()),
+        Request::GetTask(_) => Response::GetTask(Box::new(task())),
+        Request::ListTasks(_) => {
+            Response::ListTasks(TaskPage { tasks: vec![task()], cursor: Some("after-that".into()) })
+        }
+        Request::Explain(_) => Response::Explain(Explanation {
+            id: id(1),
+            name: "install redis".into(),
+            status: TaskStatus::Pending,
+            reasons: vec![Reason {
+                kind: ReasonKind::Backoff,
+                message: "its last attempt failed".into(),
+                task: None,
+                until: Some(at(4)),
+            }],
+        }),
+        Request::Cancel(_) => Response::Cancel(Changed { task: Box::new(task()), others: vec![id(4)] }),
+        Request::Retry(_) => Response::Retry(Changed { task: Box::new(task()), others: vec![id(4)] }),
+        Request::Pause(_) => Response::Pause(QueuePauses { all: false, groups: vec!["staging".into()] }),
+        Request::Resume(_) => Response::Resume(QueuePauses { all: false, groups: Vec::new() }),
+        Request::Stop(_) => Response::Stop(Stopping { running: 2 }),
+    })
+}
+
+/// A workflow that was submitted, with one task.
+pub fn submitted() -> Submitted {
+    Submitted {
+        id: Some(id(2)),
+        name: Some("install".into()),
+        tasks: vec![SubmittedTask { id: id(1), name: "install redis".into() }],
+        existed: false,
+    }
+}
+
+/// Whoever listens to a stream; counted until it is dropped.
+struct Listener(watch::Sender<usize>);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -83,12 +173,33 @@ impl Service for Fake {
         self.asked.lock().unwrap().push(request);
         self.count.send_modify(|count| *count += 1);
         self.open.subscribe().wait_for(|open| *open).await.unwrap();
+        self.answered.send_modify(|count| *count += 1);
         answer
     }
 
-    async fn subscribe(&self, _: &Caller, _: Subscription) -> Result<BoxStream<'static, Result<Item>>> {
-        Err(Error::internal("no stream was expected"))
+    async fn subscribe(&self, caller: &Caller, subscription: Subscription) -> Result<Items> {
+        assert_eq!(*caller, Caller::LoopbackOwner);
+        let items = (self.stream)(&subscription);
+        self.subscribed.lock().unwrap().push(subscription);
+        let items = items?;
+        self.listeners.send_modify(|count| *count += 1);
+        let listener = Listener(self.listeners.clone());
+        Ok(stream::unfold((items, listener), |(mut items, listener)| async move {
+            let item = items.next().await?;
+            Some((item, (items, listener)))
+        })
+        .boxed())
     }
+}
+
+/// A stream of these items, which then ends.
+pub fn ending(items: Vec<Item>) -> Items {
+    stream::iter(items.into_iter().map(Ok)).boxed()
+}
+
+/// A stream of these items, after which nothing comes.
+pub fn silent_after(items: Vec<Item>) -> Items {
+    stream::iter(items.into_iter().map(Ok)).chain(stream::pending()).boxed()
 }
 
 /// The router over a service, within limits.
@@ -118,6 +229,19 @@ pub async fn get(service: &Arc<Fake>, target: &str) -> Seen {
     send(service, request(Method::GET, target)).await
 }
 
+/// Posts JSON to a path.
+pub async fn post(service: &Arc<Fake>, target: &str, json: &str) -> Seen {
+    send(service, posting(target, json)).await
+}
+
+/// A request that posts JSON.
+pub fn posting(target: &str, json: &str) -> HttpRequest<Body> {
+    let mut request = request(Method::POST, target);
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *request.body_mut() = Body::from(json.to_owned());
+    request
+}
+
 /// An answer, read.
 #[derive(Debug)]
 pub struct Seen {
@@ -136,7 +260,7 @@ impl Seen {
     /// The status, the headers that matter and the body, for a snapshot.
     pub fn shown(&self) -> String {
         let mut shown = format!("{}\n", self.status);
-        for name in [header::ALLOW, header::CONNECTION, header::RETRY_AFTER] {
+        for name in [header::ALLOW, header::CONNECTION, header::LOCATION, header::RETRY_AFTER] {
             if let Some(value) = self.headers.get(&name) {
                 shown += &format!("{name}: {}\n", value.to_str().unwrap());
             }

@@ -1,9 +1,15 @@
 //! The front door: the router without a socket, and real connections.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+mod changes;
 mod connections;
+mod events;
 mod fake;
+mod logs;
+mod openapi;
 mod queries;
 mod refusals;
 mod routes;
 mod strangers;
+mod waiting;
+mod workflows;

@@ -97,7 +97,7 @@ async fn all_problems_are_told_at_once() {
 #[tokio::test]
 async fn a_query_where_none_is_taken() {
     let service = Fake::healthy();
-    for path in ["/health?verbose=1".to_owned(), format!("/tasks/{}?limit=1", id(1))] {
+    for path in ["/health?verbose=1".to_owned(), format!("/tasks/{}/explain?limit=1", id(1))] {
         let answer = get(&service, &path).await;
         assert_eq!(answer.status, 400, "{path}");
         assert!(answer.json()["error"].as_str().unwrap().contains("takes none"), "{answer:?}");

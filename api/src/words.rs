@@ -1,0 +1,92 @@
+//! The protocol's own words in the OpenAPI document.
+//!
+//! The protocol knows nothing of OpenAPI. So each of its words that a client sees is described here,
+//! made from the word itself: a state that is added there and forgotten here does not compile.
+
+use orchestrator_protocol::event::OutputStream as ProtocolStream;
+use orchestrator_protocol::provision::Operation as ProtocolOperation;
+use orchestrator_protocol::request as protocol;
+use orchestrator_protocol::task as work;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+macro_rules! words {
+    ($(#[doc = $doc:literal])* $name:ident of $foreign:path: $($variant:ident),+ $(,)?) => {
+        $(#[doc = $doc])*
+        pub enum $name {}
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                use $foreign as Word;
+                const _: fn(Word) = |word| match word { $(Word::$variant)|+ => {} };
+                let words = [$(Word::$variant),+].into_iter().filter_map(|word| serde_json::to_value(word).ok());
+                described([$($doc),*].concat()).enum_values(Some(words)).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    };
+}
+
+/// A text with a description.
+fn described(description: String) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).description(Some(description.trim().to_owned()))
+}
+
+/// The identifier of a task or a workflow: a UUID that sorts by the time of submission.
+pub enum TaskId {}
+
+impl PartialSchema for TaskId {
+    fn schema() -> RefOr<Schema> {
+        described(
+            "The identifier of a task or a workflow: a UUID that sorts by the time of submission.".into(),
+        )
+        .format(Some(SchemaFormat::Custom("uuid".to_owned())))
+        .into()
+    }
+}
+
+impl ToSchema for TaskId {}
+
+words! {
+    /// The state of a task, or of a workflow as the sum of its tasks.
+    TaskStatus of work::TaskStatus: Pending, Running, Completed, Failed, Cancelled
+}
+words! {
+    /// What a task consists of: a program, a step of the engine's own, or other tasks.
+    TaskKind of work::TaskKind: Command, Action, Workflow
+}
+words! {
+    /// How an attempt ended.
+    AttemptOutcome of work::AttemptOutcome:
+        Succeeded, Failed, TimedOut, Cancelled, Lost, NotStarted, Unknown
+}
+words! {
+    /// Whether the engine takes new work: yes; no, it finishes what runs; no, it is about to stop.
+    EngineMode of protocol::EngineMode: Active, Draining, Stopping
+}
+words! {
+    /// How the engine stops: it finishes what runs; it stops at once and leaves scripts running for the
+    /// next engine; it cancels what runs.
+    StopMode of protocol::StopMode: Drain, Now, Cancel
+}
+words! {
+    /// How a thing that was checked is: as it should be; it works, but something will not; it does not
+    /// work.
+    CheckState of protocol::CheckState: Ok, Warning, Failed
+}
+words! {
+    /// What kind of thing keeps a task from running, or that it runs, or that it has ended.
+    ReasonKind of protocol::ReasonKind:
+        Dependency, Lock, GroupLimit, NotBefore, Backoff, Paused, Draining, Busy, Turn, Storage, Running,
+        Ended, Unknown
+}
+words! {
+    /// Which of its two outputs a program wrote to.
+    OutputStream of ProtocolStream: Stdout, Stderr
+}
+words! {
+    /// What is to be done: bring it up; look whether it works and change nothing; remove it.
+    Operation of ProtocolOperation: Create, Verify, Delete
+}
