@@ -1,0 +1,128 @@
+# The front program's second half, started by `provisioning` beside it: reads the command line, has the
+# `provisioning` module do it, shows what came of it, and ends with 0 only when all passed.
+#
+# The words are in the environment, one variable each. Help and the reading of options come from the
+# signatures of the module's commands, so that an option is written down in one place.
+
+use ../provisioning
+use ../provisioning/order.nu
+use ../provisioning/worker.nu inside-a-task
+use ../worker/task.nu
+use options.nu
+use show.nu
+
+# Exit statuses. A wait that was stopped ends with 1 too: nobody knows yet whether all passed.
+const FAILED = 1
+const WRONG_USAGE = 2
+
+# The words that ask for help.
+const HELP = [help --help -h]
+
+# Options of the program, whatever the command is.
+const OWN = [
+    [parameter_name parameter_type syntax_shape short_flag is_optional description];
+    [json switch null j true "Print the result as JSON"]
+    [data-dir named path D true "Data directory of the engine (default: your own engine)"]
+    [help switch null h true "Show this help"]
+]
+
+def main []: nothing -> nothing {
+    let words = words
+    hide-env ...($env | columns | where $it starts-with "PROVISIONING_WORD")
+    let commands = commands
+    let name = $words | first ([($words | length) 2] | math min) | str join " "
+    let known = $commands | where name == $name
+    if ($known | is-empty) {
+        let family = $words | where $it not-in $HELP | append "" | first
+        let shown = $commands | where {|command| $command.name starts-with $family }
+        if ($words | is-empty) or ($words | any {|word| $word in $HELP }) and ($shown | is-not-empty) {
+            show usage $shown $OWN
+            exit (if ($words | is-empty) { $WRONG_USAGE } else { 0 })
+        }
+        refuse {details: {msg: $"there is no command '($name)'", help: "`provisioning --help` shows those that there are"}} $WRONG_USAGE
+    }
+    let command = $known.0
+    if ($words | skip 2 | any {|word| $word in [--help -h] }) {
+        show help $command $OWN
+        return
+    }
+    let typed = try { options parse ($words | skip 2) ($command.parameters ++ $OWN) } catch {|error| refuse $error $WRONG_USAGE }
+    if $typed.flags.data-dir != null { $env.config.plugins.orchestrator = {data_dir: $typed.flags.data-dir} }
+    if $command.orders { order $command.name $typed } else if $command.name == "workflow wait" {
+        await $typed.arguments.0 $typed.flags.json
+    } else {
+        let answer = try { look $command.name $typed } catch {|error| refuse $error }
+        show value $answer $typed.flags.json
+    }
+}
+
+# What was typed.
+def words []: nothing -> list<string> {
+    0..<($env.PROVISIONING_WORDS | into int) | each {|number| $env | get $"PROVISIONING_WORD_($number)" }
+}
+
+# The commands of the module, with their parameters, and whether they give an order to the engine.
+def commands []: nothing -> table {
+    scope commands | where name =~ '^provisioning .' | sort-by name | each {|command|
+        let parameters = $command.signatures | values | first | where parameter_type not-in [input output]
+        {
+            name: ($command.name | str replace "provisioning " "")
+            description: $command.description
+            more: $command.extra_description
+            parameters: $parameters
+            orders: ("wait" in $parameters.parameter_name)
+        }
+    }
+}
+
+# Does what only looks.
+def look [command: string, typed: record]: nothing -> any {
+    let flags = $typed.flags
+    match $command {
+        "server list" => { provisioning server list ...$typed.arguments --infra $flags.infra --settings $flags.settings }
+        "server names" => { provisioning server names ...$typed.arguments --infra $flags.infra --settings $flags.settings }
+        "taskserv list" => { provisioning taskserv list ...$typed.arguments --settings $flags.settings }
+        "workflow status" => { provisioning workflow status $typed.arguments.0 }
+        "workflow list" => { provisioning workflow list --infra $flags.infra }
+    }
+}
+
+# Gives an order. It is only submitted at first, so that its id is known before it is waited for.
+def order [command: string, typed: record]: nothing -> nothing {
+    let given = $typed.flags | items {|flag, value| [($flag | str replace --all "-" "_") $value] } | where $it.1 != null | into record
+    let answer = try { order give $command $typed.arguments ($given | merge {wait: false}) } catch {|error| refuse $error }
+    if (inside-a-task) {
+        # What this program prints there are words to the engine, its result among them.
+        task result $answer
+    } else if $typed.flags.wait {
+        print --stderr $"provisioning: ($answer.name): workflow ($answer.id)"
+        await $answer.id $typed.flags.json
+    } else {
+        show submitted $answer $typed.flags.json
+    }
+}
+
+# Waits until a workflow has ended, shows it, and ends the program. What Ctrl-C breaks off cannot be
+# caught, so what to do then is said before.
+def await [id: string, json: bool]: nothing -> nothing {
+    if (is-terminal --stderr) {
+        print --stderr $"provisioning: Ctrl-C stops waiting, and the work goes on; `provisioning workflow wait ($id)` waits for it again"
+    }
+    let workflow = provisioning workflow wait $id
+    show workflow $workflow $json
+    if $workflow.status != "Completed" { exit $FAILED }
+}
+
+# Says what is wrong, and ends the program. A request that means nothing is wrong usage.
+def refuse [error: record, status: int = $FAILED]: nothing -> nothing {
+    let cause = $error.details | innermost
+    print --stderr $"provisioning: ($cause.msg)"
+    if ($cause.help? | is-not-empty) { print --stderr $"  ($cause.help)" }
+    exit (if $cause.code? in ["orchestrator::invalid" "provisioning::usage"] { $WRONG_USAGE } else { $status })
+}
+
+# The error inside the ones that Nushell wraps around it for every closure that it has passed.
+def innermost []: record -> record {
+    let error = $in
+    if $error.code? == "nu::shell::eval_block_with_input" and ($error.inner? | is-not-empty) { $error.inner.0 | innermost } else { $error }
+}

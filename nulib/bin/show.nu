@@ -1,0 +1,71 @@
+# What the front program prints: help, and what came of a command, for people or as JSON.
+
+# What is shown of a step of a plan.
+const PLAN = [server taskserv step name]
+
+# The commands, each with what it does.
+export def usage [commands: table, own: table]: nothing -> nothing {
+    print "usage: provisioning COMMAND [ARGUMENTS] [OPTIONS]\n"
+    let width = $commands.name | each { str length } | math max
+    for command in $commands { print $"  ($command.name | fill --width $width)  ($command.description)" }
+    print "\noptions of every command:"
+    options $own
+    print "\nIt ends with 0 when all passed, 1 when something failed, 2 when it was used wrongly."
+    print "`provisioning COMMAND --help` shows the options of a command."
+}
+
+# One command, with everything that it takes.
+export def help [command: record, own: table]: nothing -> nothing {
+    let arguments = $command.parameters | where parameter_type in [positional rest] | each {|parameter|
+        let name = $parameter.parameter_name | str uppercase
+        if $parameter.parameter_type == rest { $" [($name) …]" } else { $" ($name)" }
+    } | str join
+    print $"usage: provisioning ($command.name)($arguments) [OPTIONS]\n\n($command.description)"
+    if ($command.more | is-not-empty) { print $"\n($command.more)" }
+    print ""
+    options ($command.parameters ++ $own)
+}
+
+def options [parameters: table]: nothing -> nothing {
+    let rows = $parameters | each {|parameter|
+        let name = $parameter.parameter_name
+        let value = match $parameter.syntax_shape? { null => "", "record" => " KEY=VALUE", _ => $" ($parameter.syntax_shape | str uppercase)" }
+        let short = if $parameter.short_flag? == null { "    " } else { $"-($parameter.short_flag), " }
+        let left = match $parameter.parameter_type {
+            "positional" => ($name | str uppercase)
+            "rest" => $"[($name | str uppercase) …]"
+            _ => $"($short)--($name)($value)"
+        }
+        {left: $left, description: $parameter.description}
+    }
+    let width = $rows.left | each { str length } | math max
+    for row in $rows { print $"  ($row.left | fill --width $width)  ($row.description)" }
+}
+
+# A value of a command that only looks.
+export def value [value: any, json: bool]: nothing -> nothing {
+    if $json { print ($value | to json) } else { print ($value | for-eyes) }
+}
+
+# A workflow that goes on by itself.
+export def submitted [workflow: record, json: bool]: nothing -> nothing {
+    if $json { print ($workflow | to json) } else { print $workflow.id }
+}
+
+# A workflow that has ended. Why tasks failed is said on standard error.
+export def workflow [workflow: record, json: bool]: nothing -> nothing {
+    if $json { print ($workflow | to json) } else {
+        print ($workflow.tasks | select name status attempt duration | for-eyes)
+        let plan = $workflow.tasks | get --optional result.plan | compact | flatten
+        if ($plan | is-not-empty) { print ($plan | select --optional ...($PLAN | where $it in ($plan | columns)) | update cells { default "" } | for-eyes) }
+    }
+    for task in ($workflow.tasks | where status != "Completed") {
+        print --stderr $"provisioning: ($task.name): ($task.status): ($task.error? | default ($task.cancelled_because? | default 'it did not end'))"
+    }
+    print --stderr $"provisioning: ($workflow.name): ($workflow.status)"
+}
+
+# A value as text that fits into a log.
+def for-eyes []: any -> string {
+    $in | table --theme light --width 160 | ansi strip | str trim --right
+}
