@@ -13,8 +13,9 @@ def main []: nothing -> nothing {
 
 # Looks at this machine. Nothing is made.
 def "main create" []: string -> nothing {
-    let order = $in | from json
+    let text = $in
     fault guard {
+        let order = $text | about-server
         task result (if $order.check {
             {action: unchanged, status: running, steps: [{step: "look-at-machine"}]}
         } else {
@@ -25,21 +26,27 @@ def "main create" []: string -> nothing {
 
 # Removes nothing.
 def "main delete" []: string -> nothing {
-    let order = $in | from json
-    fault guard { task result {action: unchanged, reason: $"server '($order.server.name)' is this machine: it is not removed", steps: []} }
+    let text = $in
+    fault guard {
+        let order = $text | about-server
+        task result {action: unchanged, reason: $"server '($order.server.name)' is this machine: it is not removed", steps: []}
+    }
 }
 
 # This machine, under each of the names that the settings file gives it.
 def "main list" []: string -> nothing {
-    let order = $in | from json
-    fault guard { task result {servers: ($order.servers | each {|server| {name: $server.name, status: running} })} }
+    let text = $in
+    fault guard {
+        let order = $text | about-servers
+        task result {servers: ($order.servers | each {|server| {name: $server.name, status: running} })}
+    }
 }
 
 # Runs a script on this machine.
 def "main run" []: string -> nothing {
-    let order = $in | from json
+    let text = $in
     fault guard {
-        let order = $order | checked
+        let order = $text | about-script
         let said = workplace with {|directory| session run-script $order $directory {|command| [sh -c $command] } }
         session refuse-unfit $said "this machine" $said.user
         if $said.broken != null { fault retryable $"this machine cannot run the script: ($said.broken)" }

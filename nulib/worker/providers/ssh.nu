@@ -24,8 +24,9 @@ def main []: nothing -> nothing {
 # Looks whether the machine answers, has the key that is known, lets us be root, and is of a system that
 # we know.
 def "main create" []: string -> nothing {
-    let order = $in | from json
+    let text = $in
     fault guard {
+        let order = $text | about-server
         let machine = target from server $order.server
         require-client
         if $order.check {
@@ -42,16 +43,18 @@ def "main create" []: string -> nothing {
 
 # Removes nothing: the machine was not made from here.
 def "main delete" []: string -> nothing {
-    let order = $in | from json
+    let text = $in
     fault guard {
+        let order = $text | about-server
         task result {action: unchanged, reason: $"the machine of server '($order.server.name)' was not made by this program: it is not removed", steps: []}
     }
 }
 
 # Which of the machines can be worked on.
 def "main list" []: string -> nothing {
-    let order = $in | from json
+    let text = $in
     fault guard {
+        let order = $text | about-servers
         require-client
         let servers = $order.servers | par-each --keep-order --threads $AT_ONCE {|server|
             let about = {name: $server.name, host: $server.host?}
@@ -67,9 +70,9 @@ def "main list" []: string -> nothing {
 
 # Runs a script on the machine.
 def "main run" []: string -> nothing {
-    let order = $in | from json
+    let text = $in
     fault guard {
-        let order = $order | checked
+        let order = $text | about-script
         let machine = target from server $order.server
         require-client
         let said = workplace with {|directory|

@@ -1,14 +1,41 @@
-# The order `run`, and what a script's answer is made of: the same for every provider that runs
-# scripts.
+# Orders that can be relied on, and what a script's answer is made of: the same for every provider that
+# runs scripts.
 
 use ../../fault.nu
-use ../../values.nu is-label
+use ../../values.nu [is-label is-list is-mapping]
 
-# An order whose parts can be relied on: a real folder, a file of it as the script, names that are
-# names, values that are texts. Anything else is refused for good.
+# An order about one server. What is none is refused for good.
+export def about-server []: string -> record {
+    let order = $in | about-infra
+    if not ($order.server? | is-mapping) or not ($order.server.name? | is-label) { fault permanent "the order names no server" }
+    $order
+}
+
+# An order about the servers of an infra.
+export def about-servers []: string -> record {
+    let order = $in | about-infra
+    if not ($order.servers? | is-list) or not ($order.servers | all { ($in | is-mapping) and ($in.name? | is-label) }) {
+        fault permanent "the order has no `servers`"
+    }
+    $order
+}
+
+def about-infra []: string -> record {
+    let text = $in
+    let order = try { $text | from json } catch { null }
+    if not ($order | is-mapping) or not ($order.infra? | is-label) { fault permanent "the order is no JSON record with an `infra`" }
+    $order
+}
+
+# The order `run`, checked.
+export def about-script []: string -> record {
+    $in | about-server | checked
+}
+
+# The order `run` with parts that can be relied on: a real folder, a file of it as the script, names
+# that are names, values that are texts.
 export def checked []: record -> record {
     let order = $in
-    if not ($order.server?.name? | is-label) { fault permanent "the order names no server" }
     let folder = $order.folder? | default ""
     if ($folder | describe) != "string" or not ($folder starts-with "/") or ($folder | path type) != "dir" {
         fault permanent $"there is no folder '($folder)': name an existing one with its whole path"
@@ -40,4 +67,14 @@ export def last-result []: list<string> -> any {
     if ($texts | is-empty) { return null }
     let value = try { $texts | last | from json } catch { null }
     if ($value | describe --detailed | get type) == "record" { $value } else { null }
+}
+
+# Environment variables as shell text. Their values may hold anything.
+export def exports []: record -> string {
+    $in | items {|name, value| $"export ($name)=($value | quoted)\n" } | str join
+}
+
+# A text as one word of a shell.
+export def quoted []: string -> string {
+    $"'($in | str replace --all "'" "'\\''")'"
 }

@@ -150,12 +150,11 @@ def pack [order: record, directory: string]: nothing -> nothing {
     open --raw $SESSION | decode utf-8 | padded | save --raw ($directory | path join session)
     let packed = ^tar -cf ($directory | path join files) -b 20 -C $order.folder . | complete
     if $packed.exit_code != 0 { fault permanent $"the folder ($order.folder) cannot be read: ($packed.stderr | str trim | lines | first)" --details $packed.stderr }
-    let exports = $order.env | items {|name, value| $"export ($name)=($value | quoted)\n" } | str join
     [
         ""
         $"name=($order | lock-name | quoted)"
         $"script=($order.script | quoted)"
-        $"environment=($exports | quoted)"
+        $"environment=($order.env | exports | quoted)"
         "complete=yes"
     ] | str join (char newline) | padded --front | save --raw ($directory | path join header)
 }
@@ -166,9 +165,4 @@ def padded [--front]: string -> string {
     let short = (0 - ($text | str length --utf-8-bytes)) mod $BLOCK
     let padding = "" | fill --character (char newline) --width (($short + $BLOCK) mod $BLOCK)
     if $front { $padding + $text } else { $text + $padding }
-}
-
-# A text as one word of a shell.
-export def quoted []: string -> string {
-    $"'($in | str replace --all "'" "'\\''")'"
 }

@@ -4,7 +4,7 @@
 # command. So everything is checked against what it may look like, whoever has checked it before.
 
 use ../../fault.nu
-use ../host/session.nu quoted
+use ../host/order.nu quoted
 
 const HOST = '^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\z'
 const HOST_IPV6 = '^[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?\z'
