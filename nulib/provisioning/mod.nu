@@ -15,8 +15,9 @@ export use taskserv.nu
 export use cluster.nu
 export use workflow.nu
 
-# The commands of this module.
+# Lists the commands of this module.
 @category provisioning
+@example "what can be done with servers" 'provisioning | where name =~ server'
 export def main []: nothing -> table<name: string, description: string> {
     scope commands | where name =~ '^provisioning .' | sort-by name | select name description
 }
