@@ -9,6 +9,8 @@ mod shell;
 
 #[path = "nu_plugin/commands.rs"]
 mod commands;
+#[path = "nu_plugin/doors.rs"]
+mod doors;
 #[path = "nu_plugin/engine.rs"]
 mod engine;
 #[path = "nu_plugin/help.rs"]

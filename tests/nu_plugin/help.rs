@@ -28,6 +28,8 @@ fn a_command_with_subcommands_shows_its_help() {
         ("orchestrator task", "orchestrator task submit"),
         ("orchestrator workflow", "orchestrator workflow server"),
         ("orchestrator workflow server", "orchestrator workflow server create"),
+        ("orchestrator workflow taskserv", "orchestrator workflow taskserv verify"),
+        ("orchestrator workflow cluster", "orchestrator workflow cluster delete"),
     ] {
         assert!(shell.text(line).contains(mentioned), "{line}");
     }

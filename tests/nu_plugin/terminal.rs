@@ -50,6 +50,35 @@ fn ctrl_c_stops_waiting_and_not_the_task() {
 }
 
 #[test]
+fn events_come_as_they_happen_until_ctrl_c_and_can_be_taken_up_again() {
+    let Some(shell) = Shell::new() else { return };
+    shell.script("work.nu", "    print '::progress 1/2 half'");
+    // A place in another life of the engine: the first row says so, and that it listens from now on.
+    let line = "orchestrator events --since gone:0 --group g
+                | each {|event| print $'($event.kind) ($event.status) ($event.cursor)' } | ignore";
+    let listening = Running::start(&shell, line);
+    let reset = listening.line();
+    assert!(reset.starts_with("reset  "), "{reset}");
+    shell.text("orchestrator task submit work.nu --group other --wait");
+    shell.text("orchestrator task submit work.nu --group g --wait");
+    let mut seen = Vec::new();
+    while !seen.last().is_some_and(|line: &String| line.starts_with("task Completed")) {
+        seen.push(listening.line());
+    }
+    assert!(seen[0].starts_with("task Pending"), "{seen:?}");
+    listening.interrupt();
+    listening.end();
+    // From the first of them on, the rest comes again.
+    let cursor = seen[0].rsplit(' ').next().unwrap();
+    let again = shell.value(&format!(
+        "orchestrator events --since {cursor} --group g | first {} | each {{|event| $event.cursor }}",
+        seen.len() - 1
+    ));
+    let cursors: Vec<&str> = seen[1..].iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(again, json!(cursors));
+}
+
+#[test]
 fn the_plugin_ends_with_its_shell_though_it_waits() {
     let Some(shell) = Shell::new() else { return };
     shell.waiting_script("long.nu");
