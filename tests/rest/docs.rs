@@ -1,0 +1,200 @@
+//! The page, typed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use orchestrator_tests::wait;
+use rustix::fs::{FlockOperation, flock};
+use serde_json::Value;
+
+use crate::door::{Door, needed, nushell, program};
+use crate::page::{Line, Page, Shown};
+use crate::pattern::{difference, fits};
+
+/// The infra of the page, of which a machine has one.
+const INFRA: &str = "production";
+/// The image of the page.
+const IMAGE: &str = "orchestrator-base:bookworm";
+
+#[test]
+fn every_line_of_the_page_does_what_it_says() {
+    let (Some(nu), Some(docker)) = (needed("nu", nushell()), needed("Docker", docker())) else { return };
+    let page = Page::read();
+    let _servers = Servers::none(&docker);
+    let mut door = Door::closed(&["--nu-path", nu.to_str().unwrap()]);
+    let image = std::env::var("ORCHESTRATOR_TEST_IMAGE").unwrap_or_else(|_| IMAGE.into());
+    for (name, content) in &page.files {
+        fs::write(door.engine.directory().join(name), content.replace(IMAGE, &image)).unwrap();
+    }
+    door.engine.start();
+    // Who types is somewhere else than the engine.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let config = format!(
+        "connect-to = \"127.0.0.1:8080:{}\"\ndump-header = \"head\"\nsilent\nshow-error\n",
+        door.address
+    );
+    fs::write(elsewhere.path().join(".curlrc"), config).unwrap();
+    let mut id = String::new();
+    for line in &page.lines {
+        let typed = Typed::run(line, elsewhere.path(), &id);
+        typed.check(line, &door);
+        let data =
+            serde_json::from_str(&typed.output).map_or(Value::Null, |answer: Value| answer["data"].clone());
+        if let Some(queued) = data.as_str() {
+            id = queued.to_owned();
+        }
+    }
+    assert!(door.engine.wait_ended().success(), "the last line stops it:\n{}", door.engine.log());
+}
+
+/// A line that was typed.
+struct Typed {
+    status: u16,
+    output: String,
+    errors: String,
+}
+
+impl Typed {
+    /// Types a line, and waits for its end, or, of a stream that has none, for what the page shows of it.
+    fn run(line: &Line, directory: &Path, id: &str) -> Self {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("exec {}", line.command)]).current_dir(directory).process_group(0);
+        shell.env("CURL_HOME", directory).env("ID", id);
+        for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            shell.env_remove(proxy);
+        }
+        let mut child =
+            shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = match &line.answer {
+            Some(Shown::Text(shown)) => read_until(&mut child, shown),
+            _ => {
+                let mut output = String::new();
+                child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+                output
+            }
+        };
+        // It may have ended by itself.
+        let _ = child.kill();
+        child.wait().unwrap();
+        let mut errors = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        let head = fs::read_to_string(directory.join("head")).unwrap_or_default();
+        let status = head.split_ascii_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Self { status, output, errors }
+    }
+
+    fn check(&self, line: &Line, door: &Door) {
+        let told = || {
+            let Self { status, output, errors } = self;
+            let Line { number, command, .. } = line;
+            format!("line {number}: {command}\n{status}\n{output}\n{errors}\n{}", door.engine.log())
+        };
+        assert_eq!(self.status, line.status, "{}", told());
+        match &line.answer {
+            None => {}
+            Some(Shown::Text(shown)) => {
+                assert_eq!(missing(shown, self.output.lines()), None, "{}", told());
+            }
+            Some(Shown::Json(shown)) => {
+                let answer = serde_json::from_str(&self.output).unwrap_or_else(|_| panic!("{}", told()));
+                assert_eq!(difference(shown, &answer), None, "{}", told());
+            }
+        }
+    }
+}
+
+/// Reads until everything that is shown has come, or there is no more.
+fn read_until(child: &mut Child, shown: &[String]) -> String {
+    let (sender, receiver) = mpsc::channel();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        for line in output.lines() {
+            let Ok(line) = line else { break };
+            // Nobody may listen any more.
+            let _ = sender.send(line);
+        }
+    });
+    let mut output = String::new();
+    let deadline = Instant::now() + wait::PATIENCE;
+    while missing(shown, output.lines()).is_some() {
+        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => output += &format!("{line}\n"),
+            Err(_) => break,
+        }
+    }
+    output
+}
+
+/// The first of some patterns that is not in the lines after those of the patterns before it.
+fn missing<'a>(shown: &'a [String], mut lines: std::str::Lines<'_>) -> Option<&'a str> {
+    shown.iter().find(|pattern| !lines.any(|line| fits(pattern, line))).map(String::as_str)
+}
+
+#[test]
+fn every_endpoint_has_a_line_and_every_line_an_endpoint() {
+    let door = Door::open(&[]);
+    let document = door.get("/openapi.json").json();
+    let mut endpoints = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in ["get", "post", "put", "patch", "delete"] {
+            if item.get(method).is_some() {
+                endpoints.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    let typed: BTreeSet<String> = Page::read().lines.iter().map(|line| endpoint(&line.command)).collect();
+    assert_eq!(typed, endpoints);
+}
+
+/// The method and the path of a line.
+fn endpoint(command: &str) -> String {
+    let method = if command.contains("-X POST") { "POST" } else { "GET" };
+    let (_, rest) = command.split_once("http://127.0.0.1:8080").unwrap();
+    let path = rest.split(['?', '"', '\'', ' ']).next().unwrap();
+    format!("{method} {}", path.replace("$ID", "{id}"))
+}
+
+/// The Docker client, where there is a daemon too.
+fn docker() -> Option<std::path::PathBuf> {
+    let docker = program("docker")?;
+    let answers = Command::new(&docker).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    answers.is_ok_and(|status| status.success()).then_some(docker)
+}
+
+/// The page's servers: none before and none after, and nobody else's test has them meanwhile.
+struct Servers {
+    docker: std::path::PathBuf,
+    _lock: fs::File,
+}
+
+impl Servers {
+    fn none(docker: &Path) -> Self {
+        let lock = fs::File::create(std::env::temp_dir().join("orchestrator-test-production.lock")).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let servers = Self { docker: docker.to_owned(), _lock: lock };
+        servers.remove();
+        servers
+    }
+
+    fn remove(&self) {
+        let label = format!("label=orchestrator.infra={INFRA}");
+        let script = r#"
+            "$0" ps --all --quiet --filter "$1" | xargs --no-run-if-empty "$0" rm --force --volumes
+            "$0" network ls --quiet --filter "$1" | xargs --no-run-if-empty "$0" network rm
+        "#;
+        let removed = Command::new("sh").args(["-c", script]).arg(&self.docker).arg(label).output().unwrap();
+        assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
