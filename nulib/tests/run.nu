@@ -3,7 +3,7 @@
 #
 #     nu -n --no-std-lib nulib/tests/run.nu [PATTERN]
 #
-# The tests of the docker provider need a Docker daemon and the image that ORCHESTRATOR_TEST_IMAGE
+# The tests whose files begin with `docker` or `ssh` need a Docker daemon and the image that ORCHESTRATOR_TEST_IMAGE
 # names (orchestrator-base:bookworm by default). Without them they are left out, which is said; with
 # ORCHESTRATOR_CI=1 they fail.
 
@@ -43,7 +43,7 @@ def main [
 def tests-of [file: string]: nothing -> table<name: string, file: string, needs_docker: bool> {
     open --raw $file | decode utf-8 | parse --regex '(?m)^export def "(?P<name>test [^"]+)"' | each {|found|
         if $found.name !~ '^[a-z0-9 -]+$' { error make --unspanned {msg: $"'($found.name)' cannot be called: use a-z, 0-9, '-' and blanks"} }
-        {name: $found.name, file: $file, needs_docker: ($file | path basename | str starts-with "docker")}
+        {name: $found.name, file: $file, needs_docker: ("docker" in ($file | path basename))}
     }
 }
 

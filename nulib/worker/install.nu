@@ -87,7 +87,7 @@ def take-steps [settings: record, server: record, taskserv: record, steps: list<
         let answer = provider run-script $server.provider $order $limit --quiet=(not $count.alone)
         if $answer.exit_code != 0 {
             # That something is not as it should be is no reason to look again.
-            refuse $order $taskserv $answer $limit --permanent=($step.item == "verify")
+            refuse $order $taskserv $answer $limit --permanent=($step.item == "verify" and not $answer.timed_out)
         }
         if $step.item == "verify" { $found = $answer.result } else { $changed = $changed or ($answer.result.changed? | default true) }
     }

@@ -104,7 +104,7 @@ def check-relations []: record -> list<any> {
     let parameters = $taskserv.parameters
     let defaults = $parameters | items {|name, parameter|
         if $parameter.default? == null or ($parameter.default | fits ($parameter.type | split row ' ')) { return [] }
-        {path: [parameters $name default], problem: $"it must be (type-in-words $parameter.type), not ($parameter.default | kind)"}
+        [{path: [parameters $name default], problem: $"it must be (type-in-words $parameter.type), not ($parameter.default | kind)"}]
     } | flatten
     let ports = $taskserv.ports | enumerate | where ($it.item | describe) == "string" | where {|port|
         ($parameters | get --optional $port.item | get --optional type | default "") !~ '^integer '
