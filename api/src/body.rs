@@ -7,7 +7,7 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
 use crate::envelope::ApiError;
@@ -85,8 +85,11 @@ async fn read(request: Request, state: &AppState) -> Result<Bytes, ApiError> {
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        refused(&path, error.inner())
+        // What means nothing may be followed by what is no JSON, which comes first.
+        match serde_json::from_slice::<IgnoredAny>(bytes) {
+            Ok(_) => refused(&error.path().to_string(), error.inner()),
+            Err(broken) => refused(".", &broken),
+        }
     })?;
     json.end().map_err(|error| refused(".", &error))?;
     Ok(value)
