@@ -527,4 +527,20 @@ mod tests {
             load("", &["--storage-type", "floppy"]).unwrap_err().contains("[possible values: filesystem")
         );
     }
+
+    /// The blocks of the page about the configuration.
+    fn documented() -> Vec<&'static str> {
+        let page = include_str!("../../docs/user/configuration.md");
+        page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_documented_file_says_what_holds_without_it() {
+        let [whole, own] = documented()[..] else { panic!("the page has other blocks") };
+        let (said, unsaid) = (load(whole, &[]).unwrap(), load("", &[]).unwrap());
+        assert_eq!(format!("{said:#?}"), format!("{unsaid:#?}"));
+        let own = load(own, &[]).unwrap();
+        assert_eq!(own.worker.words["server create"][0], "servers");
+        assert_eq!(own.provisioning_path, Some("/opt/provisioning/main.nu".into()));
+    }
 }
