@@ -21,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A front door that is being served.
 pub struct Served {
     pub address: SocketAddr,
-    stop: CancellationToken,
+    pub stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
 
@@ -39,7 +39,7 @@ impl Served {
         Self { address, stop, task }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
@@ -51,6 +51,14 @@ impl Served {
     /// A request for a path, after which the connection ends.
     pub fn get_last(&self, path: &str) -> String {
         format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address)
+    }
+
+    /// A request that posts JSON, after which the connection stays open.
+    pub fn post(&self, path: &str, json: &str) -> String {
+        let (host, length) = (self.address, json.len());
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
+        )
     }
 
     /// Sends bytes on a new connection and reads until the engine closes it.
@@ -67,7 +75,7 @@ impl Served {
     }
 }
 
-async fn to_end(stream: &mut TcpStream) -> String {
+pub async fn to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
     String::from_utf8(bytes).unwrap()

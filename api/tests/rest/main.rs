@@ -11,5 +11,6 @@ mod queries;
 mod refusals;
 mod routes;
 mod strangers;
+mod streams;
 mod waiting;
 mod workflows;
