@@ -21,3 +21,5 @@ mod bad_input;
 mod docs;
 #[path = "rest/events.rs"]
 mod events;
+#[path = "rest/generated_client.rs"]
+mod generated_client;
