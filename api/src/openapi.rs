@@ -133,7 +133,7 @@ fn add_failures(operation: &mut Operation) {
     let failures = [
         (400, "The request cannot be read: its query, its path or its JSON.", true),
         (403, "Who asks may not, or the request is meant for another host.", true),
-        (404, "There is no such task.", names_task || request == "Submit"),
+        (404, "There is no such task.", names_task),
         (408, "The body took too long to come.", has_body),
         (409, "It contradicts what is there.", has_body),
         (413, "The body is too large.", has_body),

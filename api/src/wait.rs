@@ -4,7 +4,7 @@
 //! engine stops first, the answer is 503 with `details.task`, by which the next engine can be asked.
 
 use orchestrator_protocol::event::Item;
-use orchestrator_protocol::request::Subscription;
+use orchestrator_protocol::request::{GetTask, Subscription};
 use orchestrator_protocol::task::{Task, TaskId};
 
 use crate::envelope::ApiError;
@@ -24,25 +24,52 @@ pub(crate) async fn for_all(
     _place: &LongPlace,
     ids: Vec<TaskId>,
 ) -> Result<Vec<Task>, ApiError> {
-    let mut ended: Vec<Option<Task>> = vec![None; ids.len()];
-    let mut answers = match state.open(Subscription::Watch { ids: ids.clone() }).await {
-        Ok(answers) => answers,
-        Err(error) => return Err(broken(error, &ids)),
+    let mut ended = Ended { tasks: vec![None; ids.len()], ids };
+    let error = match state.open(Subscription::Watch { ids: ended.ids.clone() }).await {
+        Err(error) => error,
+        Ok(mut answers) => loop {
+            if ended.is_complete() {
+                return Ok(ended.tasks.into_iter().flatten().collect());
+            }
+            match answers.next().await {
+                Some(Ok(Item::Task(task))) => ended.take_note(*task),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break error.into(),
+                None => break ApiError::unavailable("the engine tells no more of the task"),
+            }
+        },
     };
-    while ended.iter().any(Option::is_none) {
-        match answers.next().await {
-            Some(Ok(Item::Task(task))) if task.status.is_final() => {
-                let places = ids.iter().zip(&mut ended).filter(|(id, _)| **id == task.id);
-                places.for_each(|(_, ended)| *ended = Some((*task).clone()));
-            }
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(broken(error.into(), &ids)),
-            None => {
-                return Err(broken(ApiError::unavailable("the engine tells no more of the task"), &ids));
-            }
+    // An engine that finishes what runs and then stops may have finished this in between.
+    for id in ended.ids.clone() {
+        match state.ask(GetTask { id }).await {
+            Ok(task) => ended.take_note(*task),
+            Err(_) => break,
         }
     }
-    Ok(ended.into_iter().flatten().collect())
+    match ended.is_complete() {
+        true => Ok(ended.tasks.into_iter().flatten().collect()),
+        false => Err(broken(error, &ended.ids)),
+    }
+}
+
+/// What has ended of what is waited for.
+struct Ended {
+    ids: Vec<TaskId>,
+    /// In the order of the identifiers.
+    tasks: Vec<Option<Task>>,
+}
+
+impl Ended {
+    fn take_note(&mut self, task: Task) {
+        if task.status.is_final() {
+            let places = self.ids.iter().zip(&mut self.tasks).filter(|(id, _)| **id == task.id);
+            places.for_each(|(_, place)| *place = Some(task.clone()));
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.tasks.iter().all(Option::is_some)
+    }
 }
 
 /// An error that says of which task it was.

@@ -96,11 +96,9 @@ async fn a_stop_ends_streams_and_waits_at_once_and_says_why() {
         assert!(text.contains(&format!(r#""task":"{task}""#)), "{text}");
     }
     service.has_listeners(0).await;
-    assert!(
-        matches!(service.asked()[..], [Request::Submit(_)]),
-        "nothing is cancelled: {:?}",
-        service.asked()
-    );
+    let changes: Vec<_> =
+        service.asked().into_iter().filter(|asked| !matches!(asked, Request::GetTask(_))).collect();
+    assert!(matches!(changes[..], [Request::Submit(_)]), "nothing is cancelled: {changes:?}");
     assert_eq!(Arc::strong_count(&service), 1, "nothing holds the service any more");
 }
 

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
+use axum::http::{Method, header};
 use futures::StreamExt;
 use orchestrator_api::limits::Limits;
 use orchestrator_protocol::Error;
 use orchestrator_protocol::event::Item;
-use orchestrator_protocol::request::Subscription;
+use orchestrator_protocol::request::{GetTask, Request, Response, Subscription};
 use orchestrator_protocol::task::{Task, TaskStatus};
 use serde_json::json;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use axum::http::{Method, header};
-
-use crate::fake::{Fake, ending, get, id, post, request, router_within, seen, silent_after, task};
+use crate::fake::{Fake, ending, get, healthy, id, post, request, router_within, seen, silent_after, task};
 
 fn state(status: TaskStatus) -> Item {
     Item::Task(Box::new(Task { status, ..task() }))
@@ -83,6 +82,24 @@ async fn an_engine_that_stops_first_says_of_which_task_it_was() {
         let answer = post(&broken(rest), "/workflows", body).await;
         assert_eq!((answer.status, &answer.json()["details"]["task"]), (503, &json!(id(2))));
     }
+}
+
+#[tokio::test]
+async fn a_task_that_ended_while_the_engine_stopped_is_answered() {
+    let answer = |request: &Request| match request {
+        Request::GetTask(GetTask { id }) => {
+            let ended = Task { id: *id, status: TaskStatus::Completed, ..task() };
+            Ok(Response::GetTask(Box::new(ended)))
+        }
+        other => healthy(other),
+    };
+    let service = Fake::streaming(answer, |_| {
+        let items = [Ok(state(TaskStatus::Running)), Err(Error::unavailable("the engine is stopping"))];
+        Ok(futures::stream::iter(items).boxed())
+    });
+    assert_eq!(get(&service, &target()).await.json()["data"]["status"], "Completed");
+    let body = r#"{"tasks":[{"script":"a.nu"}],"wait":true}"#;
+    assert_eq!(post(&service, "/workflows", body).await.json()["data"]["id"], json!(id(2)));
 }
 
 #[tokio::test]
