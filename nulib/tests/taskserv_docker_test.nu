@@ -6,6 +6,8 @@ use taskserv_bench.nu *
 
 const WORKER = path self ../worker/worker.nu
 
+const DOCS = path self ../../docs/user/taskservs.md
+
 # The longest that something may take that comes in moments.
 const PATIENCE = 60sec
 
@@ -119,5 +121,48 @@ export def "test a server that goes away in the middle is worth another try" [] 
         let answer = $place | worker [taskserv create app]
         check same [$answer.exit_code $answer.permanent] [1 false]
         check holds $answer.failure "the connection to server 'web-01' was cut while 'install.sh' ran"
+    }
+}
+
+# The example of the documentation: its files by name.
+def documented-example []: nothing -> record {
+    let text = open --raw $DOCS | decode utf-8 | split row "### An example" | last | split row "### taskserv.toml" | first
+    $text | parse --regex '(?s)`(?:taskservs/clock/)?(?P<file>[a-z]+\.(?:sh|toml))`[^\n]*\n\n```\w+\n(?P<text>.*?)```' | each {|found| [$found.file $found.text] } | into record
+}
+
+export def "test the example of the documentation works" [] {
+    with-place {|place|
+        let files = documented-example
+        check same ($files | columns) [taskserv.toml install.sh start.sh ready.sh verify.sh]
+        let folder = $place.directory | path join taskservs clock
+        mkdir $folder
+        $files | items {|file, text| $text | save ($folder | path join $file) } | ignore
+        $place | describe-servers [{name: web-01, taskservs: [clock]}]
+        $place | worker [server create]
+        let made = $place | worker [taskserv create clock]
+        check same [$made.exit_code $made.failure] [0 null]
+        check same $made.result.taskservs.action [created]
+        check same ($place | worker [taskserv create clock]).result.taskservs.action [unchanged]
+
+        # With other settings it is started anew.
+        $place | describe-servers [{name: web-01, taskservs: [clock], taskserv_options: {clock: {interval_sec: 2}}}]
+        check same ($place | worker [taskserv create clock]).result.taskservs.action [created]
+        check same ($place | inside web-01 [sh -c "ps -eo args | grep -c '^sh /usr/local/bin/clock'"]) "1"
+        # The service outlives the scripts, and is seen to have died.
+        check same ($place | worker [taskserv verify clock]).exit_code 0
+        $place | inside web-01 [sh -c "kill $(cat /run/clock.pid); echo 1000 > /run/clock"]
+        check holds ($place | worker [taskserv verify clock]).failure "the clock has stopped"
+    }
+}
+
+export def "test two taskservs on one server at the same time" [] {
+    with-place {|place|
+        $place | describe-servers [{name: web-01, taskservs: [one two]}]
+        let order = "echo \"$TASKSERV_NAME in\" >> /log; while [ \"$(grep -c in /log)\" -lt 2 ]; do sleep 0.05; done"
+        for name in [one two] { $place | add-taskserv $name --scripts {install.sh: $order, start.sh: "", verify.sh: ""} }
+        $place | worker [server create]
+        # Each waits for the other: they end only if they run at the same time.
+        let answers = [one two] | par-each {|name| $place | worker [taskserv create $name] }
+        check same $answers.exit_code [0 0]
     }
 }

@@ -3,6 +3,9 @@
 # A run that was broken off, by a cut connection or a power failure, is completed first: then dpkg has
 # half-configured packages, and refuses everything until they are dealt with.
 
+# Held by whoever installs packages for a taskserv, and not by the daemons that packages start.
+LOCK=/var/lib/apt/taskserv.lock
+
 # Ends the script for good: trying again would not help.
 refuse() {
     echo "::fail permanent $*"
@@ -20,7 +23,7 @@ is_known() {
 
 # One at a time on a machine: apt waits for another apt's lock on packages, not for that on lists.
 apt() {
-    flock /var/lib/apt/taskserv.lock \
+    flock --close "$LOCK" \
         apt-get --quiet=2 --yes -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" </dev/null
 }
 
@@ -30,9 +33,10 @@ apt_install() {
         refuse "this system has no apt-get: only Debian and Ubuntu are known here"
     [ "$(id -u)" = 0 ] || refuse "packages can be installed by root only"
     export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
-    if [ -n "$(dpkg --audit)" ]; then
+    # Under the lock, so that another's work in progress is not taken for work that was broken off.
+    if [ -n "$(flock --close "$LOCK" dpkg --audit)" ]; then
         echo "completing an installation that was broken off"
-        flock /var/lib/apt/taskserv.lock dpkg --configure --pending --force-confold </dev/null || true
+        flock --close "$LOCK" dpkg --configure --pending --force-confold </dev/null || true
         apt --fix-broken install || return 1
         changed=true
     fi
