@@ -3,6 +3,7 @@
 mod doctor;
 mod events;
 mod families;
+mod given;
 mod provision;
 mod start;
 mod status;
@@ -50,7 +51,7 @@ pub fn all() -> Vec<Box<dyn PluginCommand<Plugin = Orchestrator>>> {
     ];
     all.extend(provision::ALL.into_iter().map(|command| Box::new(command) as Box<_>));
     all.extend(families::all());
-    all
+    all.into_iter().map(|command| Box::new(given::Given(command)) as Box<_>).collect()
 }
 
 /// Parts that signatures share.
