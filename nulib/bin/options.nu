@@ -65,6 +65,7 @@ def parse-flag []: string -> record<name: string, shown: string, value: any, sho
 def value-of [flag: string, shape: string, text: string, before: any]: nothing -> any {
     match $shape {
         "int" => { try { $text | into int } catch { wrong $"($flag) needs a whole number, not '($text)'" } }
+        "duration" => { try { $text | into duration } catch { wrong $"($flag) needs a time such as 10min, not '($text)'" } }
         "record" => {
             let parts = $text | split row --number 2 "="
             if ($parts | length) != 2 or ($parts.0 | is-empty) { wrong $"($flag) needs KEY=VALUE" }

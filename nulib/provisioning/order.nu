@@ -11,6 +11,9 @@ const DEFAULTS = {
     wait: false
     allow_concurrent: false
     priority: 0
+    retries: null
+    timeout: null
+    idempotency_key: null
     environment: {}
     secret: {}
 }
@@ -35,12 +38,12 @@ export def give [
     }
     # The plugin's commands are words of the source, so each has a line of its own.
     match $operation {
-        "server create" => { orchestrator workflow server create ...$names --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --env $o.environment --secret $o.secret }
-        "server delete" => { orchestrator workflow server delete $names.0 ...($names | skip 1) --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --env $o.environment --secret $o.secret }
-        "taskserv create" => { orchestrator workflow taskserv create $names.0 ...($names | skip 1) --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --env $o.environment --secret $o.secret }
-        "taskserv verify" => { orchestrator workflow taskserv verify $names.0 ...($names | skip 1) --infra $o.infra --settings $o.settings --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --env $o.environment --secret $o.secret }
-        "cluster create" => { orchestrator workflow cluster create $names.0 --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --env $o.environment --secret $o.secret }
-        "cluster verify" => { orchestrator workflow cluster verify $names.0 --infra $o.infra --settings $o.settings --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --env $o.environment --secret $o.secret }
-        "cluster delete" => { orchestrator workflow cluster delete $names.0 --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --env $o.environment --secret $o.secret }
+        "server create" => { orchestrator workflow server create ...$names --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --retries $o.retries --timeout $o.timeout --idempotency-key $o.idempotency_key --env $o.environment --secret $o.secret }
+        "server delete" => { orchestrator workflow server delete $names.0 ...($names | skip 1) --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --retries $o.retries --timeout $o.timeout --idempotency-key $o.idempotency_key --env $o.environment --secret $o.secret }
+        "taskserv create" => { orchestrator workflow taskserv create $names.0 ...($names | skip 1) --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --retries $o.retries --timeout $o.timeout --idempotency-key $o.idempotency_key --env $o.environment --secret $o.secret }
+        "taskserv verify" => { orchestrator workflow taskserv verify $names.0 ...($names | skip 1) --infra $o.infra --settings $o.settings --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --retries $o.retries --timeout $o.timeout --idempotency-key $o.idempotency_key --env $o.environment --secret $o.secret }
+        "cluster create" => { orchestrator workflow cluster create $names.0 --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --retries $o.retries --timeout $o.timeout --idempotency-key $o.idempotency_key --env $o.environment --secret $o.secret }
+        "cluster verify" => { orchestrator workflow cluster verify $names.0 --infra $o.infra --settings $o.settings --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --retries $o.retries --timeout $o.timeout --idempotency-key $o.idempotency_key --env $o.environment --secret $o.secret }
+        "cluster delete" => { orchestrator workflow cluster delete $names.0 --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --retries $o.retries --timeout $o.timeout --idempotency-key $o.idempotency_key --env $o.environment --secret $o.secret }
     }
 }

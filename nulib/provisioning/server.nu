@@ -19,12 +19,16 @@ export def create [
     --wait (-w)                         # Wait until it has ended, and return the workflow with its tasks
     --allow-concurrent (-a)             # Do not wait for other workflows of the same infra
     --priority (-p): int = 0            # Higher comes first
+    --retries (-r): int                 # Attempts after a failed first one (default: 3)
+    --timeout (-t): duration            # End an attempt that takes longer (default: no limit)
+    --idempotency-key (-i): string      # The same key and order again return what the first one made
     --environment (-e): record = {}     # Variables to add to the environment of the work
     --secret (-s): record = {}          # Secrets by name, each a reference: env:NAME (of the engine) or file:PATH
 ]: nothing -> any {
     order give "server create" $names {
         infra: $infra, settings: $settings, check: $check, wait: $wait, allow_concurrent: $allow_concurrent
-        priority: $priority, environment: $environment, secret: $secret
+        priority: $priority, retries: $retries, timeout: $timeout, idempotency_key: $idempotency_key
+        environment: $environment, secret: $secret
     }
 }
 
@@ -43,12 +47,16 @@ export def delete [
     --wait (-w)                         # Wait until it has ended, and return the workflow with its tasks
     --allow-concurrent (-a)             # Do not wait for other workflows of the same infra
     --priority (-p): int = 0            # Higher comes first
+    --retries (-r): int                 # Attempts after a failed first one (default: 3)
+    --timeout (-t): duration            # End an attempt that takes longer (default: no limit)
+    --idempotency-key (-i): string      # The same key and order again return what the first one made
     --environment (-e): record = {}     # Variables to add to the environment of the work
     --secret (-s): record = {}          # Secrets by name, each a reference: env:NAME (of the engine) or file:PATH
 ]: nothing -> any {
     order give "server delete" [$server ...$more] {
         infra: $infra, settings: $settings, check: $check, wait: $wait, allow_concurrent: $allow_concurrent
-        priority: $priority, environment: $environment, secret: $secret
+        priority: $priority, retries: $retries, timeout: $timeout, idempotency_key: $idempotency_key
+        environment: $environment, secret: $secret
     }
 }
 

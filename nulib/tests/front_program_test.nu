@@ -62,6 +62,21 @@ export def "test every way to write an option" [] {
     }
 }
 
+export def "test an order is bounded and repeatable" [] {
+    with-user {|user|
+        touch ($user.made | path join fail-web-01)
+        let limited = [server create web-01 --infra production --settings ./settings.yaml --retries "1" --timeout "90sec" --idempotency-key nightly --json]
+        let first = $user | front $limited
+        let again = $user | front $limited
+        check same [$first.exit_code $again.exit_code] [0 0]
+        check same ($first.stdout | from json | get id) ($again.stdout | from json | get id)
+        let task = $user | value "orchestrator task list --kind command | get id.0 | orchestrator task get $in | select retries timeout"
+        check same $task {retries: 1, timeout: 90sec}
+        # The key stands for this order only.
+        check same ($user | front ($limited ++ [--priority "1"])).exit_code 1
+    }
+}
+
 export def "test wrong usage ends with 2 and queues nothing" [] {
     with-user {|user|
         for case in [
@@ -74,6 +89,7 @@ export def "test wrong usage ends with 2 and queues nothing" [] {
             [[server create --infra] "--infra needs a value"]
             [[server create "--wait=yes"] "--wait takes no value"]
             [[server create --priority much] "--priority needs a whole number"]
+            [[server create --timeout soon] "--timeout needs a time"]
             [[server create --environment A] "--environment needs KEY=VALUE"]
             [[server create --settings ./settings.yaml] "--infra is missing"]
             [[server create --infra production] "--settings is missing"]
