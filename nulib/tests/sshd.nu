@@ -50,10 +50,15 @@ export def start-sshd [
     for user in [root deploy plain] {
         $public | ^docker exec --interactive $container sh -c $"home=$\(getent passwd ($user) | cut -d: -f6\) && mkdir -p -m 700 $home/.ssh && cat >$home/.ssh/authorized_keys && chown -R ($user): $home/.ssh"
     }
-    let address = ^docker inspect $container --format "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}" | str trim
+    let address = address-of $container
     until "the SSH server listens" { (^docker logs $container | complete).stderr =~ "Server listening" }
     if not $unknown { $place | know $container $address }
     {name: $name, container: $container, address: $address}
+}
+
+# The address of a container.
+export def address-of [container: string]: nothing -> string {
+    ^docker inspect $container --format "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}" | str trim
 }
 
 # Writes the key of a container down as that of an address.

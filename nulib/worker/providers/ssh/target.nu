@@ -10,8 +10,9 @@ const HOST = '^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\z'
 const HOST_IPV6 = '^[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?\z'
 const USER = '^[A-Za-z_][A-Za-z0-9._-]*\z'
 
-# How long a connection may take to come about.
+# How long a connection may take to come about, and how long one that goes through another.
 const CONNECT_S = 10
+const CONNECT_BEHIND_S = 20
 
 # How often a silent machine is asked whether it is still there, and how often it may fail to answer.
 const ALIVE_INTERVAL_S = 5
@@ -32,8 +33,7 @@ const ALWAYS = [
     [PermitLocalCommand no]
     [RemoteCommand none]
     [RequestTTY no]
-    [LogLevel ERROR]
-    [ConnectTimeout $CONNECT_S]
+    [LogLevel INFO]
     [ServerAliveInterval $ALIVE_INTERVAL_S]
     [ServerAliveCountMax $ALIVE_COUNT]
 ]
@@ -70,7 +70,8 @@ export def command [directory: string, remote: string]: record -> list<string> {
     let target = $in
     let only = if $target.identity_file == null { [] } else { [-o "IdentitiesOnly=yes"] }
     let jump = if $target.jump == null { [] } else { [-o $"ProxyCommand=($target | jump-command $directory)"] }
-    [ssh -T ...($target | options) ...$only -o "ClearAllForwardings=yes" -o "EscapeChar=none" ...$jump -E ($directory | path join log) "--" $target.host $remote]
+    let within = if $target.jump == null { $CONNECT_S } else { $CONNECT_BEHIND_S }
+    [ssh -T ...($target | options $within) ...$only -o "ClearAllForwardings=yes" -o "EscapeChar=none" ...$jump -E ($directory | path join log) "--" $target.host $remote]
 }
 
 # The machine as people write it, without the user.
@@ -109,10 +110,11 @@ def check-machine [machine: record, server: string]: nothing -> nothing {
 }
 
 # The options for a machine, whether it is the one that is wanted or the one on the way.
-def options []: record -> list<string> {
+def options [connect_within_s: int]: record -> list<string> {
     let target = $in
     [
         ...($ALWAYS | each {|option| [-o $"($option.0)=($option.1)"] } | flatten)
+        -o $"ConnectTimeout=($connect_within_s)"
         ...(if $target.user == null { [] } else { [-l $target.user] })
         ...(if $target.port == null { [] } else { [-p ($target.port | into string)] })
         ...(if $target.identity_file == null { [] } else { [-i $target.identity_file] })
@@ -124,7 +126,7 @@ def options []: record -> list<string> {
 # the way is given as a command.
 def jump-command [directory: string]: record -> string {
     let target = $in
-    let words = [ssh -T ...($target | merge $target.jump | options) -E ($directory | path join jump-log)]
+    let words = [ssh -T ...($target | merge $target.jump | options $CONNECT_S) -E ($directory | path join jump-log)]
     # `%h` and `%p` are the machine behind it, as OpenSSH's configuration has it.
     $"($words | each { quoted } | str join ' ') -W '[%h]:%p' -- ($target.jump.host | quoted)"
 }
