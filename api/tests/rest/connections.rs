@@ -13,10 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::fake::Fake;
-
-/// Longer than any machine needs; a test that waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use crate::fake::{Fake, PATIENCE};
 
 /// A front door that is being served.
 pub struct Served {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -29,6 +30,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+/// Longer than any machine needs; a test that waits so long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The address that requests without a socket are meant for.
 const ADDRESS: &str = "127.0.0.1:8080";
 
@@ -100,12 +103,14 @@ impl Fake {
 
     /// Waits until so many questions have come.
     pub async fn has_been_asked(&self, times: usize) {
-        self.count.subscribe().wait_for(|count| *count >= times).await.unwrap();
+        let mut count = self.count.subscribe();
+        tokio::time::timeout(PATIENCE, count.wait_for(|count| *count >= times)).await.unwrap().unwrap();
     }
 
     /// Waits until so many listen to streams.
     pub async fn has_listeners(&self, many: usize) {
-        self.listeners.subscribe().wait_for(|count| *count == many).await.unwrap();
+        let mut listeners = self.listeners.subscribe();
+        tokio::time::timeout(PATIENCE, listeners.wait_for(|count| *count == many)).await.unwrap().unwrap();
     }
 }
 

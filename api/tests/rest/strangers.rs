@@ -13,8 +13,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::connections::{PATIENCE, Served};
-use crate::fake::Fake;
+use crate::connections::Served;
+use crate::fake::{Fake, PATIENCE};
 
 /// A user who is neither root nor whoever runs the tests.
 const NOBODY: u32 = 65_534;
