@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Instant;
@@ -161,40 +161,55 @@ fn endpoint(command: &str) -> String {
 }
 
 /// The Docker client, where there is a daemon too.
-fn docker() -> Option<std::path::PathBuf> {
+fn docker() -> Option<PathBuf> {
     let docker = program("docker")?;
     let answers = Command::new(&docker).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     answers.is_ok_and(|status| status.success()).then_some(docker)
 }
 
-/// The page's servers: none before and none after, and nobody else's test has them meanwhile.
+/// The page's servers: none before and none after, and nobody else's test has them meanwhile. Servers of
+/// that name that no test made are left alone, and the test fails.
 struct Servers {
-    docker: std::path::PathBuf,
-    _lock: fs::File,
+    docker: PathBuf,
+    /// Locked while a test has the servers; not empty while there may be some.
+    ours: fs::File,
 }
 
 impl Servers {
     fn none(docker: &Path) -> Self {
-        let lock = fs::File::create(std::env::temp_dir().join("orchestrator-test-production.lock")).unwrap();
-        flock(&lock, FlockOperation::LockExclusive).unwrap();
-        let servers = Self { docker: docker.to_owned(), _lock: lock };
-        servers.remove();
-        servers
-    }
-
-    fn remove(&self) {
-        let label = format!("label=orchestrator.infra={INFRA}");
-        let script = r#"
-            "$0" ps --all --quiet --filter "$1" | xargs --no-run-if-empty "$0" rm --force --volumes
-            "$0" network ls --quiet --filter "$1" | xargs --no-run-if-empty "$0" network rm
-        "#;
-        let removed = Command::new("sh").args(["-c", script]).arg(&self.docker).arg(label).output().unwrap();
-        assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+        let path = std::env::temp_dir().join("orchestrator-test-production");
+        let ours = fs::File::options().create(true).truncate(false).write(true).open(path).unwrap();
+        flock(&ours, FlockOperation::LockExclusive).unwrap();
+        if ours.metadata().unwrap().len() > 0 {
+            remove(docker);
+        }
+        let found = of_the_infra(docker, r#""$0" ps --all --filter "$1" --format '{{.Names}}'"#);
+        assert_eq!(found, "", "this test makes servers of the infra {INFRA}, and there are some already");
+        ours.set_len(1).unwrap();
+        Self { docker: docker.to_owned(), ours }
     }
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        self.remove();
+        remove(&self.docker);
+        self.ours.set_len(0).unwrap();
     }
+}
+
+fn remove(docker: &Path) {
+    for line in [
+        r#""$0" ps --all --quiet --filter "$1" | xargs --no-run-if-empty "$0" rm --force --volumes"#,
+        r#""$0" network ls --quiet --filter "$1" | xargs --no-run-if-empty "$0" network rm"#,
+    ] {
+        of_the_infra(docker, line);
+    }
+}
+
+/// Runs a line of the shell, in which `$0` is the Docker client and `$1` chooses what is the infra's.
+fn of_the_infra(docker: &Path, line: &str) -> String {
+    let label = format!("label=orchestrator.infra={INFRA}");
+    let output = Command::new("sh").args(["-c", line]).arg(docker).arg(label).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
