@@ -1,7 +1,7 @@
 # The front program's second half, started by `provisioning` beside it: reads the command line, has the
 # `provisioning` module do it, shows what came of it, and ends with 0 only when all passed.
 #
-# The words are in the environment, one variable each. Help and the reading of options come from the
+# The words come on standard input. Help and the reading of options come from the
 # signatures of the module's commands, so that an option is written down in one place.
 
 use ../provisioning
@@ -26,9 +26,8 @@ const OWN = [
     [help switch null h true "Show this help"]
 ]
 
-def main []: nothing -> nothing {
-    let words = words
-    hide-env ...($env | columns | where $it starts-with "PROVISIONING_WORD")
+def main []: any -> nothing {
+    let words = try { $in | words } catch {|error| refuse $error $WRONG_USAGE }
     let commands = commands
     let name = $words | first ([($words | length) 2] | math min) | str join " "
     let known = $commands | where name == $name
@@ -56,9 +55,12 @@ def main []: nothing -> nothing {
     }
 }
 
-# What was typed.
-def words []: nothing -> list<string> {
-    0..<($env.PROVISIONING_WORDS | into int) | each {|number| $env | get $"PROVISIONING_WORD_($number)" }
+# What was typed: each word is ended by the character 036.
+def words []: any -> list<string> {
+    let text = $in | into binary | decode utf-8
+    # What stands for bytes that are no text would name something else.
+    if "\u{fffd}" in $text { options wrong "an argument is not UTF-8" }
+    $text | split row (char --integer 30) | drop 1
 }
 
 # The commands of the module, with their parameters, and whether they give an order to the engine.

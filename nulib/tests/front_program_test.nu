@@ -151,6 +151,17 @@ export def "test what is not text is refused" [] {
         let answer = $user | as-user sh [-c "exec \"$0\" server names \"$(printf 'a\\377')\" --settings ./settings.yaml" $program]
         check same $answer.exit_code 2
         check holds $answer.stderr "an argument is not UTF-8"
+        let separator = $user | front [server names (char --integer 30) --settings ./settings.yaml]
+        check same $separator.exit_code 2
+        check holds $separator.stderr "control character"
+    }
+}
+
+export def "test nothing of the command line stays in the engine" [] {
+    with-user {|user|
+        check same ($user | front ($CREATE ++ [--environment "TOKEN=p4ssword"])).exit_code 0
+        let pid = $user | value "orchestrator status | get pid"
+        check so (not (open --raw $"/proc/($pid)/environ" | decode utf-8 | str contains "p4ssword")) "the engine's environment has no words"
     }
 }
 
