@@ -3,9 +3,9 @@
 #
 #     nu -n --no-std-lib nulib/tests/run.nu [PATTERN]
 #
-# The tests whose files begin with `docker` or `ssh` need a Docker daemon and the image that ORCHESTRATOR_TEST_IMAGE
-# names (orchestrator-base:bookworm by default). Without them they are left out, which is said; with
-# ORCHESTRATOR_CI=1 they fail.
+# The tests whose files have `docker` in their names need a Docker daemon and the image that
+# ORCHESTRATOR_TEST_IMAGE names (orchestrator-base:bookworm by default). Without them they are left out,
+# which is said; with ORCHESTRATOR_CI=1 they fail.
 
 const HERE = path self | path dirname
 

@@ -66,7 +66,10 @@ export def "test check mode contacts nobody and says what would be looked at" []
 
 export def "test a machine that is not reached is worth another try" [] {
     with-host {|place|
-        let down = $place | start-sshd down
+        # On a network of its own nobody else takes over its address.
+        let network = $"($place.infra).net"
+        ^docker network create $network | ignore
+        let down = $place | start-sshd down --network $network
         ^docker kill $down.container | ignore
         $place | ask ssh create {server: ($place | ssh-server $down), check: false} | check-failed false "server 'down'" "does not answer"
         $place | look {port: 23} | check-failed false $"($place.host.address):23" "does not accept connections"
@@ -174,8 +177,10 @@ export def "test a machine behind another is reached through it and both keys ar
         $place | make-keys
         let known = $place.directory | path join known_hosts
         let network = $"($place.infra).back"
+        let front = $"($place.infra).front"
+        ^docker network create $front | ignore
         ^docker network create --internal $network | ignore
-        let jump = $place | start-sshd jump --unknown
+        let jump = $place | start-sshd jump --unknown --network $front
         ^docker network connect $network $jump.container
         let inner = $place | start-sshd inner --unknown --network $network
         # Only the jump host can resolve this name.
