@@ -5,13 +5,17 @@ const PLAN = [server taskserv step name]
 
 # The commands, each with what it does.
 export def usage [commands: table, own: table]: nothing -> nothing {
-    print "usage: provisioning COMMAND [ARGUMENTS] [OPTIONS]\n"
-    let width = $commands.name | each { str length } | math max
-    for command in $commands { print $"  ($command.name | fill --width $width)  ($command.description)" }
-    print "\noptions of every command:"
-    options $own
-    print "\nIt ends with 0 when all passed, 1 when something failed, 2 when it was used wrongly."
-    print "`provisioning COMMAND --help` shows the options of a command."
+    print ([
+        "usage: provisioning COMMAND [ARGUMENTS] [OPTIONS]"
+        ""
+        ...($commands | select name description | in-columns)
+        ""
+        "options of every command:"
+        ...($own | options)
+        ""
+        "It ends with 0 when all passed, 1 when something failed, 2 when it was used wrongly."
+        "`provisioning COMMAND --help` shows the options of a command."
+    ] | str join "\n")
 }
 
 # One command, with everything that it takes.
@@ -20,14 +24,19 @@ export def help [command: record, own: table]: nothing -> nothing {
         let name = $parameter.parameter_name | str uppercase
         if $parameter.parameter_type == rest { $" [($name) …]" } else { $" ($name)" }
     } | str join
-    print $"usage: provisioning ($command.name)($arguments) [OPTIONS]\n\n($command.description)"
-    if ($command.more | is-not-empty) { print $"\n($command.more)" }
-    print ""
-    options ($command.parameters ++ $own)
+    print ([
+        $"usage: provisioning ($command.name)($arguments) [OPTIONS]"
+        ""
+        $command.description
+        ""
+        ...(if ($command.more | is-empty) { [] } else { [$command.more ""] })
+        ...($command.parameters ++ $own | options)
+    ] | str join "\n")
 }
 
-def options [parameters: table]: nothing -> nothing {
-    let rows = $parameters | each {|parameter|
+# What a command takes, one line each.
+def options []: table -> list<string> {
+    each {|parameter|
         let name = $parameter.parameter_name
         let value = match $parameter.syntax_shape? { null => "", "record" => " KEY=VALUE", _ => $" ($parameter.syntax_shape | str uppercase)" }
         let short = if $parameter.short_flag? == null { "    " } else { $"-($parameter.short_flag), " }
@@ -36,10 +45,15 @@ def options [parameters: table]: nothing -> nothing {
             "rest" => $"[($name | str uppercase) …]"
             _ => $"($short)--($name)($value)"
         }
-        {left: $left, description: $parameter.description}
-    }
-    let width = $rows.left | each { str length } | math max
-    for row in $rows { print $"  ($row.left | fill --width $width)  ($row.description)" }
+        {name: $left, description: $parameter.description}
+    } | in-columns
+}
+
+# Names with what they mean beside them.
+def in-columns []: table<name: string, description: string> -> list<string> {
+    let rows = $in
+    let width = $rows.name | each { str length --grapheme-clusters } | math max
+    $rows | each {|row| $"  ($row.name | fill --width $width)  ($row.description)" }
 }
 
 # A value of a command that only looks.
