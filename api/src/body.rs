@@ -83,6 +83,11 @@ async fn read(request: Request, state: &AppState) -> Result<Bytes, ApiError> {
 
 /// Reads JSON.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // A list of the right length would be taken for the fields in their order.
+    let is_list = bytes.trim_ascii_start().starts_with(b"[");
+    if is_list && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
+        return Err(ApiError::invalid("the body means nothing: it is a list, and should be an object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         // What means nothing may be followed by what is no JSON, which comes first.

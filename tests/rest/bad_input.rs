@@ -39,7 +39,10 @@ const CASES: &[(&str, Send)] = &[
         tasks(door, &format!(r#"[{{"script": "ok", "params": {params}}}]"#))
     }),
     ("an empty body", |door| servers(door, "")),
-    ("a list in place of an object", |door| servers(door, r#"["production"]"#)),
+    ("a list in place of an object, of what its fields hold", |door| {
+        let list = r#"["production", "settings.yaml", ["web-01"], false, false, {}, {}, 0, false, null, null, null]"#;
+        servers(door, list)
+    }),
     (r#"a wrong type: `"servers": "web-01"`"#, |door| servers(door, &with("servers", json!("web-01")))),
     (r#"an unknown field: `"server"` for `"servers"`"#, |door| {
         servers(door, &with("server", json!(["web-01"])))
