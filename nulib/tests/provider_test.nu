@@ -3,7 +3,10 @@
 use bench.nu *
 use check.nu
 use conforming.nu *
+use sshd.nu ask
+use ../worker/settings.nu
 
+const DOCS = path self ../../docs/user/providers.md
 const TEMPLATE = path self ../providers/template.nu
 
 # Gives the work a place whose one server is of a copy of the template, changed as the pairs say.
@@ -80,5 +83,44 @@ export def "test conformance says what it cannot begin with" [] {
             check same $answer.exit_code 1
             check holds $answer.text $case.1
         }
+    }
+}
+
+# The examples of the documentation that are in this language.
+def examples [language: string]: nothing -> list<string> {
+    open --raw $DOCS | decode utf-8 | split row $"```($language)\n" | skip 1 | each { split row "```" | first }
+}
+
+export def "test the settings of the documentation are right" [] {
+    with-place {|place|
+        let pages = examples yaml
+        check same ($pages | length) 2
+        for page in $pages {
+            $page | save --force $place.settings
+            check so (settings load $place.settings | get servers | is-not-empty) "there are servers"
+        }
+        $pages.0 | save --force $place.settings
+        let servers = (settings load $place.settings).servers
+        check same $servers.1.ssh.port 2200
+        check same $servers.1.ssh.identity_file ($place.directory | path join deploy_key)
+    }
+}
+
+export def "test the run of the documentation works" [] {
+    with-place {|place|
+        let provider = $place.directory | path join mine.nu
+        examples nu | where $it has "podman" | first | save $provider
+        # Where the example reaches a container, here it is this machine.
+        let shim = $place.directory | path join bin
+        mkdir $shim
+        "#!/bin/sh\n[ \"$1 $2 $5\" = 'exec --interactive web-01' ] || exit 1\nshift 5\nexec \"$@\"\n" | save ($shim | path join podman)
+        ^chmod +x ($shim | path join podman)
+        let folder = $place.directory | path join scripts
+        mkdir $folder
+        'echo "::result {\"seen\": \"$WORD\"}"; exit 4' | save ($folder | path join go.sh)
+        let answer = with-env {PATH: ([$shim] ++ $env.PATH)} {
+            $place | ask $provider run {server: {name: web-01}, folder: $folder, script: "go.sh", env: {WORD: "a 'word'"}}
+        }
+        check same $answer.result {exit_code: 4, result: {seen: "a 'word'"}}
     }
 }

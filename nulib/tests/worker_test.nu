@@ -5,11 +5,11 @@ use check.nu
 
 const WORKER = path self ../worker/worker.nu
 
-const DOCS = path self ../../docs/user/settings.md
+const DOCS = path self ../../docs/user/providers.md
 
 # The provider of the documentation, which keeps its servers as files.
 def documented-provider []: nothing -> string {
-    open --raw $DOCS | decode utf-8 | split row "```nu\n" | last | split row "```" | first
+    open --raw $DOCS | decode utf-8 | split row "```nu\n" | where $it starts-with "use task.nu\n" | first | split row "```" | first
 }
 
 def with-provider [program: string, work: closure]: nothing -> nothing {
