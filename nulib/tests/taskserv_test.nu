@@ -322,6 +322,42 @@ export def "test the taskservs of the project are right" [] {
     check same ($shared | uniq | length) 1
 }
 
+export def "test a system without apt is refused for good" [] {
+    with-place {|place|
+        let variables = {PATH: [$place.directory], TASKSERV_PARAM_PORT: "1", TASKSERV_PARAM_BIND: x, TASKSERV_PARAM_PROTECTED_MODE: "true", TASKSERV_PARAM_LISTEN_ADDRESSES: x}
+        for name in [redis postgres] {
+            cd ($OWN | path join $name)
+            let answer = with-env $variables { ^/bin/sh ./install.sh | complete } | read-words
+            check same [$answer.exit_code $answer.permanent] [1 true]
+            check holds $answer.failure "no apt-get: only Debian and Ubuntu"
+            let verified = with-env $variables { ^/bin/sh ./verify.sh | complete } | read-words
+            check same [$verified.exit_code $verified.permanent] [1 true]
+            check holds $verified.failure "is not installed"
+        }
+    }
+}
+
+export def "test what a provider does wrong with a script is said" [] {
+    with-folders [{name: a, taskservs: [app]}] {|place|
+        $place | add-taskserv app
+        for case in [
+            ['print "::fail permanent no such host"; exit 1' true "no such host"]
+            ['print "::fail host is down"; exit 1' false "host is down"]
+            # The script said why it failed, and then the connection was cut: that it was cut counts.
+            ['print "::fail permanent disk is full"; print "::fail connection cut"; exit 1' false "connection cut"]
+            ['print "::result {}"' true "answered 'run' without an `exit_code`"]
+            ['print "hello"' true "gave no answer to 'run'"]
+            # Somebody has killed it: that is not the time limit.
+            ['^kill -KILL $nu.pid' false "exit status -9"]
+        ] {
+            $"def \"main run\" []: string -> nothing { ($case.0) }\ndef main [] {}" | save --force ($place.directory | path join provider.nu)
+            let answer = $place | worker [taskserv create app]
+            check same [$case.0 $answer.exit_code $answer.permanent] [$case.0 1 $case.1]
+            check holds $answer.failure $case.2
+        }
+    }
+}
+
 export def "test the documentation of taskservs has the tables of the schema" [] {
     let page = open --raw $DOCS | decode utf-8
     for name in ($TASKSERV_SECTIONS | columns) { check holds $page (section-in-markdown $name) }

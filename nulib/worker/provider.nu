@@ -15,7 +15,7 @@ const HERE = path self | path dirname
 const TAIL_LINES = 15
 
 # How `timeout` ends where it has ended the provider: in good time, or by force.
-const TIMED_OUT = [124 137]
+const TIMED_OUT = [124 137 (-9)]
 
 # Gives a provider an order and returns its answer.
 export def ask [
@@ -41,11 +41,13 @@ export def run-script [
     limit_sec: int      # How long it may take
     --quiet             # Hold back what it prints until it has ended: for several at once
 ]: nothing -> record<exit_code: int, result: any, failure: any, tail: string, timed_out: bool> {
+    let started = date now
     let answer = call $provider run $order $quiet --limit [timeout --kill-after "10s" $"($limit_sec)s"]
-    # The script's failure comes before the provider's own, where both have one.
+    # The last one counts: the provider's own comes after what the script has said.
     let failure = $answer.words | where ($it starts-with "::fail ") | reverse | get --optional 0
     let failure = if $failure == null { null } else { $failure | read-failure }
-    let timed_out = $answer.exit_code in $TIMED_OUT
+    # A provider that somebody else has killed ends alike, but sooner.
+    let timed_out = $answer.exit_code in $TIMED_OUT and (date now) - $started >= $limit_sec * 1sec
     if $answer.exit_code != 0 and $failure != null and not $timed_out { $failure | raise }
     let result = if $timed_out { {exit_code: $answer.exit_code} } else {
         check-exit $provider $answer
