@@ -140,14 +140,17 @@ async fn a_client_that_goes_away_while_it_submits_has_submitted() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_ever_for_a_submission() {
-    let service = Fake::healthy();
-    service.open.send_replace(false);
-    let limits = Limits { farewell: Duration::from_millis(20), ..Limits::default() };
-    let served = Served::start(&service, limits).await;
-    let _stream = asking(&served, &served.post("/workflows", r#"{"tasks":[{"script":"a.nu"}]}"#)).await;
-    service.has_been_asked(1).await;
-    served.end().await;
-    assert_eq!(Arc::strong_count(&service), 1, "nothing holds the service any more");
+    for goes_away in [false, true] {
+        let service = Fake::healthy();
+        service.open.send_replace(false);
+        let limits = Limits { farewell: Duration::from_millis(100), ..Limits::default() };
+        let served = Served::start(&service, limits).await;
+        let stream = asking(&served, &served.post("/workflows", r#"{"tasks":[{"script":"a.nu"}]}"#)).await;
+        service.has_been_asked(1).await;
+        let _kept = (!goes_away).then_some(stream);
+        served.end().await;
+        assert_eq!(Arc::strong_count(&service), 1, "nothing holds the service any more");
+    }
 }
 
 #[tokio::test]
