@@ -1,8 +1,9 @@
 //! A client that somebody else's generator makes from `/openapi.json`, and nothing else, works.
 //!
-//! The generator is openapi-python-client, a package of Python's, which reads OpenAPI 3.1. Whatever of the
-//! document it does not understand fails the test, and so does an answer with a member that the document
-//! does not have. What is done with the client is in `generated_client.py`.
+//! The generator is openapi-python-client, a package of Python's, which reads OpenAPI 3.1; `generator.txt`
+//! has its version. Whatever of the document it does not understand fails the test, and so does an answer
+//! with a member that the document does not have. What is done with the client is in
+//! `generated_client.py`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
