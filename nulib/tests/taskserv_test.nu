@@ -154,6 +154,10 @@ export def "test scripts get their variables and install knows no peers" [] {
         check so ("TASKSERV_PEERS=a 10.9.0.2 primary" in (do $seen b start)) "b knows a by its address"
         check so ("TASKSERV_PARAM_PORT=6000" in (do $seen b start)) "the cluster's options are b's"
         check so ("TASKSERV_PEERS=" in (do $seen d start)) "d is in no cluster"
+        # Also where only one server is asked for.
+        rm ($place.directory | path join homes b start.sh.env)
+        $place | worker [taskserv create app b --only]
+        check so ("TASKSERV_PEERS=a 10.9.0.2 primary" in (do $seen b start)) "b alone knows a as well"
         check so ("TASKSERV_PARAM_PORT=5000" in (do $seen d start)) "d has the default"
     }
 }
