@@ -49,7 +49,7 @@ export def "test the pages about development and nushell point at what is there"
         } | str join "\n"
         let links = $text | parse --regex '\]\((?<path>[^)#:]+)' | get path | each {|link| $file | path dirname | path join $link }
         let paths = $text | parse --regex '`(?<path>(?:nulib|engine|api|plugin|tests|docs)/[a-z0-9_./-]+)`' | get path | each {|path| $TREE | path join $path }
-        check so (($links | length) > 1) "the links are found"
+        check so ($links | is-not-empty) "the links are found"
         check same ($links ++ $paths | where not ($it | path exists)) []
     }
 }
