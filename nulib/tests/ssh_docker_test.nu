@@ -141,9 +141,9 @@ export def "test the key can come from an agent" [] {
 export def "test a user who is not root needs sudo without a password" [] {
     with-host {|place|
         check same ($place | look {user: deploy}).result.user deploy
-        let folder = $place | folder-with "id -u; echo $HOME"
+        let folder = $place | folder-with "id -u; echo $HOME; umask"
         let order = {folder: $folder, script: "go.sh"}
-        check same ($place | ask ssh run ($order | insert server ($place | ssh-server $place.host --with {user: deploy})) | get stdout | lines | first 2) ["0" "/root"]
+        check same ($place | ask ssh run ($order | insert server ($place | ssh-server $place.host --with {user: deploy})) | get stdout | lines | first 3) ["0" "/root" "0022"]
         for operation in [create run] {
             $place | ask ssh $operation ($order | merge {server: ($place | ssh-server $place.host --with {user: plain}), check: false}) | check-failed true "'plain'" "sudo without a password"
         }

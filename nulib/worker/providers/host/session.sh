@@ -91,6 +91,8 @@ hold() {
         flock 9 || exit 1
     fi
     cd "$dir/files" || exit 1
+    # What the script makes is for the machine, unlike what this session makes.
+    umask 022
     printf '%s begin\n' "$mark"
     # The lock is not handed on: a daemon that the script starts would keep it.
     (
