@@ -124,6 +124,8 @@ async fn too_many_requests_at_once_are_told_to_come_back() {
     let second = seen(router.clone().oneshot(request(Method::GET, "/health")).await.unwrap()).await;
     assert_eq!(second.status, 503);
     assert_eq!(second.headers[header::RETRY_AFTER], "1");
+    assert!(second.json()["error"].as_str().unwrap().contains("too many requests"), "{second:?}");
+    assert_eq!(service.asked().len(), 1);
     service.open.send_replace(true);
     assert_eq!(first.await.unwrap().unwrap().status(), 200);
     let third = router.oneshot(request(Method::GET, "/health")).await.unwrap();
