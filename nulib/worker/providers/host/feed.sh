@@ -2,17 +2,18 @@
 #
 #     sh feed.sh DIRECTORY COMMAND…
 #
-# DIRECTORY holds the files `session`, `files` and `header`. The dots after them say that this end is
-# still there. The exit status of the command is written to the file `status`.
+# DIRECTORY holds the files `session` and `files`; the header is standard input, so that it never is in a
+# file. The dots after them say that this end is still there.
 dir=$1
 shift
 mkfifo -m 600 "$dir/in" || exit 1
+# The shell gives a background process no standard input unless it is told to.
+exec 3<&0
 {
-    cat "$dir/session" "$dir/files" "$dir/header"
+    cat "$dir/session" "$dir/files" - <&3
     while printf .; do sleep 2; done
 } >"$dir/in" 2>/dev/null </dev/null &
 feeder=$!
-"$@" <"$dir/in"
-echo $? >"$dir/status"
+"$@" <"$dir/in" 3<&-
 kill "$feeder" 2>/dev/null
 exit 0

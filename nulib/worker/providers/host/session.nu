@@ -69,9 +69,10 @@ export def run-script [
 ]: nothing -> record<begun: bool, exit_code: any, result: any, lacks: list<string>, broken: any, refused: any, user: string> {
     let mark = new-mark
     pack $order $directory
-    let sizes = [session files header] | each {|part| ls ($directory | path join $part) | get 0.size | into int }
-    let command = shell-command $mark $UNPACK [($sizes.0 // $BLOCK) ($sizes.1 // $TAR_BLOCK) ($sizes.2 // $BLOCK)]
-    let said = ^sh $FEED $directory ...(do $reach $command) | lines | each {|line| $line | pass-on $mark } | compact
+    let header = header-of $order
+    let sizes = [session files] | each {|part| ls ($directory | path join $part) | get 0.size | into int }
+    let command = shell-command $mark $UNPACK [($sizes.0 // $BLOCK) ($sizes.1 // $TAR_BLOCK) (($header | str length --utf-8-bytes) // $BLOCK)]
+    let said = $header | ^sh $FEED $directory ...(do $reach $command) | lines | each {|line| $line | pass-on $mark } | compact
     let exits = $said | where word == exit
     {
         begun: ($said | where word == begin | is-not-empty)
@@ -145,18 +146,22 @@ def pass-on [mark: string]: string -> any {
     {word: $found.word, rest: $found.rest, result: $result}
 }
 
-# Writes what session.sh reads.
+# Writes the program and the files that the machine gets.
 def pack [order: record, directory: string]: nothing -> nothing {
     open --raw $SESSION | decode utf-8 | padded | save --raw ($directory | path join session)
     let packed = ^tar -cf ($directory | path join files) -b 20 -C $order.folder . | complete
     if $packed.exit_code != 0 { fault permanent $"the folder ($order.folder) cannot be read: ($packed.stderr | str trim | lines | first)" --details $packed.stderr }
+}
+
+# What session.sh has to know, as shell text.
+def header-of [order: record]: nothing -> string {
     [
         ""
         $"name=($order | lock-name | quoted)"
         $"script=($order.script | quoted)"
         $"environment=($order.env | exports | quoted)"
         "complete=yes"
-    ] | str join (char newline) | padded --front | save --raw ($directory | path join header)
+    ] | str join (char newline) | padded --front
 }
 
 # A text, longer by what a whole number of blocks needs.
