@@ -49,7 +49,7 @@ pub struct Fake {
     /// How many questions have come.
     pub count: watch::Sender<usize>,
     /// How many questions were answered.
-    pub answered: watch::Sender<usize>,
+    answered: watch::Sender<usize>,
     /// Whether questions are answered; while it is false they wait.
     pub open: watch::Sender<bool>,
     /// How many streams are being listened to.
@@ -105,6 +105,12 @@ impl Fake {
     pub async fn has_been_asked(&self, times: usize) {
         let mut count = self.count.subscribe();
         tokio::time::timeout(PATIENCE, count.wait_for(|count| *count >= times)).await.unwrap().unwrap();
+    }
+
+    /// Waits until so many questions were answered.
+    pub async fn has_answered(&self, times: usize) {
+        let mut answered = self.answered.subscribe();
+        tokio::time::timeout(PATIENCE, answered.wait_for(|count| *count >= times)).await.unwrap().unwrap();
     }
 
     /// Waits until so many listen to streams.

@@ -135,7 +135,7 @@ async fn a_client_that_goes_away_while_it_submits_has_submitted() {
     served.stop.cancel();
     service.open.send_replace(true);
     served.end().await;
-    assert_eq!(*service.answered.borrow(), 1);
+    service.has_answered(1).await;
 }
 
 #[tokio::test]

@@ -440,7 +440,7 @@ async fn a_client_that_goes_away_in_the_middle_has_submitted() {
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
         service.open.send_replace(true);
-        service.answered.subscribe().wait_for(|answered| *answered == 1).await.unwrap();
+        service.has_answered(1).await;
         assert_eq!(service.asked().len(), 1, "{path}");
     }
 }
