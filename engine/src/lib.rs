@@ -15,6 +15,7 @@
 pub mod actions;
 pub mod backoff;
 pub mod config;
+pub mod containers;
 pub mod dispatch;
 pub mod doctor;
 pub mod engine;

@@ -8,12 +8,14 @@
 //!   of state is legal.
 //! - [`submit`], [`provision`]: what a user hands in; [`request`]: every question the engine answers; [`event`]: what
 //!   it reports by itself; [`error`]: how it says no.
+//! - [`environment`]: test environments.
 //! - [`service`]: the trait behind every front door.
 //! - [`frame`]: bytes on the socket; [`hello`]: versions; [`socket`]: where the socket lies;
 //!   [`client`]: the blocking and the asynchronous client, and how an engine is started.
 //! - [`name`]: which names are accepted.
 
 pub mod client;
+pub mod environment;
 pub mod error;
 pub mod event;
 pub mod frame;

@@ -1,0 +1,544 @@
+//! Containerised test environments: what is asked for, and what is known of each.
+//!
+//! An environment is nodes on a network of its own, with taskservs on them. It is created, run and
+//! cleaned by actions of the queue; its record says how far it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::task::TaskId;
+
+/// The identifier of an environment: a UUID v7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EnvironmentId(pub Uuid);
+
+impl EnvironmentId {
+    /// A new identifier, greater than all that this process made before.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for EnvironmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for EnvironmentId {
+    type Err = InvalidEnvironmentId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text.trim()).map(Self).map_err(|_| InvalidEnvironmentId { text: text.to_owned() })
+    }
+}
+
+/// A text that is no environment's identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not an environment id: it should look like 01890a5d-ac96-774b-bcce-b302099a8057")]
+pub struct InvalidEnvironmentId {
+    /// The text.
+    pub text: String,
+}
+
+/// How far an environment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnvironmentStatus {
+    /// Its nodes are being made, and the taskservs on them installed and started.
+    Creating,
+    /// All nodes are up, and nothing has been tested yet.
+    Ready,
+    /// The tests run.
+    RunningTests,
+    /// All tests have passed.
+    Passed,
+    /// A test has failed.
+    Failed,
+    /// It is being removed.
+    Cleaning,
+    /// Nothing of it is left.
+    Cleaned,
+    /// It could not be made, run or removed; `error` says why. What there is of it is still there.
+    Error,
+}
+
+/// What to build.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EnvironmentConfig {
+    /// One node with one taskserv, and what that depends on.
+    SingleTaskserv {
+        /// The taskserv.
+        taskserv: String,
+        /// The image that the node is made from; the engine's configured one without it.
+        #[serde(default)]
+        base_image: Option<String>,
+        /// Variables of the node's processes.
+        #[serde(default)]
+        environment: BTreeMap<String, String>,
+        /// How much the node may use.
+        #[serde(default)]
+        resources: NodeResources,
+        /// Parameters of taskservs, by taskserv and name.
+        #[serde(default)]
+        taskserv_options: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
+    },
+    /// One node that stands for a server.
+    ServerSimulation {
+        /// Its name.
+        server_name: String,
+        /// The taskservs on it; what they depend on comes by itself.
+        taskservs: Vec<String>,
+        /// The image that the node is made from; the engine's configured one without it.
+        #[serde(default)]
+        base_image: Option<String>,
+        /// Variables of the node's processes.
+        #[serde(default)]
+        environment: BTreeMap<String, String>,
+        /// How much the node may use.
+        #[serde(default)]
+        resources: NodeResources,
+        /// Parameters of taskservs, by taskserv and name.
+        #[serde(default)]
+        taskserv_options: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
+    },
+    /// Several nodes.
+    ClusterTopology {
+        /// What kind of cluster it is; for people.
+        cluster_type: String,
+        /// Its nodes and its network.
+        topology: Topology,
+    },
+}
+
+/// A named list of nodes and their network.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topology {
+    /// The nodes.
+    pub nodes: Vec<NodeConfig>,
+    /// Their network.
+    #[serde(default)]
+    pub network: NetworkConfig,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Its name: a DNS label, by which the other nodes reach it.
+    pub name: String,
+    /// Its role, as the taskservs on it understand it.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// The taskservs on it; what they depend on comes by itself.
+    #[serde(default)]
+    pub taskservs: Vec<String>,
+    /// The image that it is made from; the engine's configured one without it.
+    #[serde(default)]
+    pub base_image: Option<String>,
+    /// Variables of its processes.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// How much it may use.
+    #[serde(default)]
+    pub resources: NodeResources,
+    /// Its address, where it must be a certain one. The network needs a subnet then.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// What is mounted in it.
+    #[serde(default)]
+    pub volumes: Vec<VolumeConfig>,
+    /// Parameters of taskservs, by taskserv and name.
+    #[serde(default)]
+    pub taskserv_options: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
+}
+
+/// The network of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Its IPv4 addresses, such as `172.30.0.0/16`; a free range without it.
+    #[serde(default)]
+    pub subnet: Option<String>,
+    /// Whether nothing outside can be reached from it.
+    #[serde(default)]
+    pub internal: bool,
+}
+
+/// A volume that lives as long as its environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeConfig {
+    /// Its name; nodes of one environment that name the same volume share it.
+    pub name: String,
+    /// Where it is mounted. Absolute.
+    pub path: String,
+    /// Whether it cannot be written.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// How much a node may use. Each limit is enforced, or the request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeResources {
+    /// Processor time, in thousandths of a processor.
+    #[serde(default)]
+    pub cpu_millicores: Option<u64>,
+    /// Memory in MiB, without swap on top.
+    #[serde(default)]
+    pub memory_mb: Option<u64>,
+    /// The size of its own file system, in MiB.
+    #[serde(default)]
+    pub disk_mb: Option<u64>,
+    /// Processes and threads at once.
+    #[serde(default)]
+    pub max_processes: Option<u64>,
+}
+
+/// What is done about `disk_mb`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskPolicy {
+    /// The storage driver enforces it; where it cannot, the request is refused.
+    #[default]
+    Enforce,
+    /// The engine looks at intervals, and stops a node that is over its limit.
+    Watch,
+}
+
+/// A script of the user's that is part of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestScript {
+    /// What it is called in the report. Default: the file's name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The file; it is copied to the node and run there, so it needs a first line that begins with `#!`.
+    /// Relative to `cwd`.
+    pub script: String,
+    /// On which nodes; on all where empty.
+    #[serde(default)]
+    pub nodes: Vec<String>,
+    /// How long it may take on a node, in milliseconds.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunOptions {
+    /// Scripts that run after the verify steps, in this order.
+    #[serde(default)]
+    pub tests: Vec<TestScript>,
+    /// Install everything again first, and fail where that changes something.
+    #[serde(default)]
+    pub idempotence_check: bool,
+    /// Faults and the steps between them, after the verify steps and the scripts.
+    #[serde(default)]
+    pub faults: Vec<FaultStep>,
+}
+
+/// One step of a run with faults: a fault, then a check that everything still works, or works again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultStep {
+    /// What is done.
+    pub fault: Fault,
+    /// Whether the verify steps of all nodes that are up must pass after it. Default: yes.
+    #[serde(default = "yes")]
+    pub verify: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What can be done to the nodes of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fault {
+    /// SIGKILL to everything on a node.
+    Kill {
+        /// The node.
+        node: String,
+    },
+    /// Stops a node as an operator would.
+    Stop {
+        /// The node.
+        node: String,
+    },
+    /// Freezes a node.
+    Pause {
+        /// The node.
+        node: String,
+    },
+    /// Lets a frozen node go on.
+    Unpause {
+        /// The node.
+        node: String,
+    },
+    /// Starts a node that is down, or starts it anew, with its taskservs.
+    Restart {
+        /// The node.
+        node: String,
+    },
+    /// Cuts the connections between two sides.
+    Partition {
+        /// The nodes of one side; the others are the other.
+        nodes: Vec<String>,
+    },
+    /// Undoes all partitions.
+    Heal {},
+}
+
+/// Asks for an environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentRequest {
+    /// What to build.
+    pub config: EnvironmentConfig,
+    /// For which infra; also the fairness group. Default `test`.
+    #[serde(default)]
+    pub infra: Option<String>,
+    /// Run the tests as soon as it is ready.
+    #[serde(default)]
+    pub auto_start: bool,
+    /// Remove it when the tests have passed.
+    #[serde(default)]
+    pub auto_cleanup: bool,
+    /// With `auto_cleanup`: keep what has failed, for a look. Default: yes.
+    #[serde(default = "yes")]
+    pub keep_on_failure: bool,
+    /// What the run does, with `auto_start`.
+    #[serde(default)]
+    pub run: RunOptions,
+    /// What is done about `disk_mb`.
+    #[serde(default)]
+    pub disk_policy: DiskPolicy,
+    /// Whether images with the taskservs installed are used and kept. Default: yes.
+    #[serde(default = "yes")]
+    pub use_prepared: bool,
+    /// Fetch images that the machine does not have.
+    #[serde(default)]
+    pub pull: bool,
+    /// It is removed so long after it was made, in milliseconds. Default: a day.
+    #[serde(default)]
+    pub expires_after_ms: Option<u64>,
+    /// Where the user's taskservs (`taskservs/NAME`) and scripts are: absolute.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Higher comes first. Default 0.
+    #[serde(default)]
+    pub priority: i32,
+    /// The same key and the same request again return what the first one made.
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+}
+
+/// What a request about an environment made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentTask {
+    /// The environment.
+    pub environment: EnvironmentId,
+    /// The workflow or the task that does it.
+    pub task: TaskId,
+    /// Whether an earlier request with the same key had made it already.
+    #[serde(default)]
+    pub existed: bool,
+}
+
+/// Asks for one environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetEnvironment {
+    /// Which.
+    pub id: EnvironmentId,
+}
+
+/// Asks for environments, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ListEnvironments {
+    /// Only in these states; all but `cleaned` where empty.
+    #[serde(default)]
+    pub statuses: Vec<EnvironmentStatus>,
+    /// Only of this infra.
+    #[serde(default)]
+    pub infra: Option<String>,
+}
+
+/// Asks to run the tests of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunEnvironment {
+    /// Which.
+    pub id: EnvironmentId,
+    /// What the run does.
+    #[serde(default)]
+    pub run: RunOptions,
+    /// Where the user's scripts are: absolute.
+    #[serde(default)]
+    pub cwd: Option<String>,
+}
+
+/// Asks to remove an environment. What is under way in it is called off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanEnvironment {
+    /// Which.
+    pub id: EnvironmentId,
+}
+
+/// Asks to do something to the nodes of an environment, now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InjectFault {
+    /// The environment.
+    pub id: EnvironmentId,
+    /// What.
+    pub fault: Fault,
+}
+
+/// Asks which topologies there are: the project's own and those in `topologies/*.toml` under `cwd`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ListTopologies {
+    /// The user's directory: absolute.
+    #[serde(default)]
+    pub cwd: Option<String>,
+}
+
+/// A topology by its name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedTopology {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// What kind of cluster it is.
+    pub cluster_type: String,
+    /// The file that it is from; `None` for the project's own.
+    pub file: Option<String>,
+    /// Its nodes and its network.
+    pub topology: Topology,
+}
+
+/// Asks for the output of nodes: of install, start, verify and test scripts, and of the container itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentLogs {
+    /// The environment.
+    pub id: EnvironmentId,
+    /// Only this node.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Only the last so many lines of each node.
+    #[serde(default)]
+    pub tail: Option<u64>,
+    /// Go on while something runs in the environment.
+    #[serde(default)]
+    pub follow: bool,
+}
+
+/// An environment as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Its identifier.
+    pub id: EnvironmentId,
+    /// What people call it: the taskserv, the server, the cluster.
+    pub name: String,
+    /// Its state.
+    pub status: EnvironmentStatus,
+    /// What was asked for.
+    pub request: EnvironmentRequest,
+    /// The engine that made it.
+    pub engine: String,
+    /// Its network in Docker.
+    #[serde(default)]
+    pub network: Option<NetworkInfo>,
+    /// Its nodes.
+    #[serde(default)]
+    pub nodes: Vec<Node>,
+    /// What the newest run found.
+    #[serde(default)]
+    pub results: Vec<TestResult>,
+    /// The task that works on it now, or did last.
+    #[serde(default)]
+    pub task: Option<TaskId>,
+    /// Why it is in `error`, or what its run failed on.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// When all nodes were up.
+    #[serde(default)]
+    pub ready_at: Option<DateTime<Utc>>,
+    /// When it was gone.
+    #[serde(default)]
+    pub cleaned_at: Option<DateTime<Utc>>,
+    /// When it is removed at the latest.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// The network of an environment in Docker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkInfo {
+    /// Its identifier.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub subnet: String,
+}
+
+/// A node as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// What was asked for, with the taskservs in the order in which they were brought to it, and those
+    /// among them that others depend on.
+    pub config: NodeConfig,
+    /// Its container.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// Its address.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// The image that it was made from.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Whether that was a prepared image.
+    #[serde(default)]
+    pub prepared: bool,
+    /// The steps that are done on it, such as `start postgres`.
+    #[serde(default)]
+    pub done: Vec<String>,
+}
+
+/// What one test on one node found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TestResult {
+    /// The node.
+    pub node: String,
+    /// The test, such as `verify postgres`.
+    pub name: String,
+    /// Whether it has passed.
+    pub passed: bool,
+    /// The exit status of its script; `None` where it did not come to one.
+    pub exit_code: Option<i32>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The end of its output.
+    pub output: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What its script reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
+}
