@@ -31,4 +31,6 @@ pub mod schedule;
 pub mod server;
 pub mod service;
 pub mod supervisor;
+pub mod taskservs;
+pub mod test_environment;
 pub mod worker;
