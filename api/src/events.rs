@@ -155,7 +155,9 @@ async fn next(answers: &mut Answers) -> (Result<Event, axum::Error>, bool) {
             }
             Some(Ok(Item::Listening(cursor))) => (at("listening", &cursor), true),
             Some(Ok(Item::Reset(cursor))) => (at("reset", &cursor), true),
-            Some(Ok(Item::Task(_) | Item::Line(_) | Item::Dropped { .. } | Item::Unknown)) => continue,
+            Some(Ok(
+                Item::Task(_) | Item::Line(_) | Item::Dropped { .. } | Item::Node(_) | Item::Unknown,
+            )) => continue,
             Some(Err(error)) => (sse::failure(error), false),
             None => (sse::failure(ApiError::unavailable("the engine tells no more")), false),
         };

@@ -104,7 +104,12 @@ impl LogEntry {
             Item::Dropped { task, lines, bytes } => {
                 Some(Self::Dropped(DroppedView { task, dropped: Missing { lines, bytes } }))
             }
-            Item::Task(_) | Item::Event(_) | Item::Listening(_) | Item::Reset(_) | Item::Unknown => None,
+            Item::Task(_)
+            | Item::Event(_)
+            | Item::Listening(_)
+            | Item::Reset(_)
+            | Item::Node(_)
+            | Item::Unknown => None,
         }
     }
 

@@ -23,6 +23,9 @@ pub async fn perform(queue: &Queue, task: &Task, action: &Action) -> Result<(), 
         Action::AddTasks { plan_from, call, defaults } => {
             add_tasks(queue, task, *plan_from, call, defaults).await
         }
+        Action::CreateEnvironment { .. }
+        | Action::RunEnvironment { .. }
+        | Action::CleanEnvironment { .. } => Err(Error::invalid("not connected yet")),
     };
     let Err(problem) = done else {
         info!("action performed");

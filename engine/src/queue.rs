@@ -7,13 +7,14 @@
 //! the schedule is brought in line and the events are sent. When another commit came first, the unit
 //! of work is done again on what is there now.
 //!
-//! - [`submit`], [`provision`]: what comes in; [`claim`]: what goes out to run; [`finish`]: how an attempt's end is
+//! - [`submit`], [`provision`], [`environments`]: what comes in; [`claim`]: what goes out to run; [`finish`]: how an attempt's end is
 //!   judged; [`control`]: cancel, retry, pause; [`explain`]: why a task waits; [`recover`]: what a new
 //!   engine finds; [`retention`]: what is removed at last.
 
 pub mod claim;
 pub mod control;
 pub mod draft;
+pub mod environments;
 pub mod explain;
 pub mod finish;
 pub mod provision;

@@ -64,6 +64,14 @@ impl Service for EngineService {
             Request::Provision(request) => {
                 Response::Provision(self.queue.provision(principal, &request).await?)
             }
+            Request::CreateEnvironment(_)
+            | Request::RunEnvironment(_)
+            | Request::CleanEnvironment(_)
+            | Request::InjectFault(_)
+            | Request::GetEnvironment(_)
+            | Request::ListEnvironments(_)
+            | Request::ListTopologies(_)
+            | Request::PrunePrepared(_) => return Err(Error::invalid("not connected yet")),
             Request::GetTask(request) => Response::GetTask(Box::new(self.queue.task(request.id).await?)),
             Request::ListTasks(request) => Response::ListTasks(self.list(&request).await?),
             Request::Explain(request) => Response::Explain(self.queue.explain(request.id).await?),
@@ -106,6 +114,7 @@ impl Service for EngineService {
             Subscription::Logs(request) => {
                 logs::stream(Arc::clone(&self.queue), Arc::clone(&self.config), request).await
             }
+            Subscription::EnvironmentLogs(_) => Err(Error::invalid("not connected yet")),
             Subscription::Events(request) => Ok(events(&self.queue, request)),
         }
     }

@@ -159,6 +159,7 @@ impl Watch {
                 | Item::Listening(_)
                 | Item::Line(_)
                 | Item::Dropped { .. }
+                | Item::Node(_)
                 | Item::Unknown => {}
             },
             Ok(Look::Nothing) => self.draw(),

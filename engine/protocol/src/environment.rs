@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::event::OutputStream;
 use crate::task::TaskId;
 
 /// The identifier of an environment: a UUID v7.
@@ -68,6 +69,76 @@ pub enum EnvironmentStatus {
     Cleaned,
     /// It could not be made, run or removed; `error` says why. What there is of it is still there.
     Error,
+}
+
+impl EnvironmentStatus {
+    /// The name, as sent, stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Ready => "ready",
+            Self::RunningTests => "running_tests",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Cleaning => "cleaning",
+            Self::Cleaned => "cleaned",
+            Self::Error => "error",
+        }
+    }
+
+    /// Every state, in the order of an environment's life.
+    pub const ALL: [Self; 8] = [
+        Self::Creating,
+        Self::Ready,
+        Self::RunningTests,
+        Self::Passed,
+        Self::Failed,
+        Self::Cleaning,
+        Self::Cleaned,
+        Self::Error,
+    ];
+
+    /// Whether an environment in this state may come into another. To stay is always legal, so that a
+    /// step can be repeated.
+    pub fn may_become(self, next: Self) -> bool {
+        use EnvironmentStatus::{Cleaned, Cleaning, Creating, Error, Failed, Passed, Ready, RunningTests};
+        self == next
+            || match self {
+                Creating => matches!(next, Ready | Cleaning | Error),
+                Ready => matches!(next, RunningTests | Cleaning | Error),
+                // Called off, it is as it was before.
+                RunningTests => matches!(next, Passed | Failed | Ready | Cleaning | Error),
+                Passed | Failed => matches!(next, RunningTests | Cleaning | Error),
+                Cleaning => matches!(next, Cleaned | Error),
+                Cleaned => false,
+                Error => matches!(next, Creating | RunningTests | Cleaning),
+            }
+    }
+}
+
+impl fmt::Display for EnvironmentStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for EnvironmentStatus {
+    type Err = UnknownEnvironmentStatus;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_meant = |status: &Self| status.as_str().eq_ignore_ascii_case(text);
+        Self::ALL.into_iter().find(is_meant).ok_or_else(|| UnknownEnvironmentStatus { text: text.to_owned() })
+    }
+}
+
+/// A text that names no state of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{text}' is not a state: use creating, ready, running_tests, passed, failed, cleaning, cleaned or error"
+)]
+pub struct UnknownEnvironmentStatus {
+    /// The text.
+    pub text: String,
 }
 
 /// What to build.
@@ -446,6 +517,34 @@ pub struct EnvironmentLogs {
     pub follow: bool,
 }
 
+/// Asks to remove the prepared images that nothing uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PrunePrepared {}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pruned {
+    /// The images.
+    pub images: Vec<String>,
+    /// How much they took, in bytes.
+    pub bytes: u64,
+}
+
+/// A line that a script on a node, or the node itself, has printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLine {
+    /// The node.
+    pub node: String,
+    /// What printed it, such as `start postgres`; `container` is the node itself.
+    pub step: String,
+    /// When it was read.
+    pub time: DateTime<Utc>,
+    /// Where it was written.
+    pub stream: OutputStream,
+    /// The line, without its end.
+    pub line: String,
+}
+
 /// An environment as it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
@@ -541,4 +640,40 @@ pub struct TestResult {
     /// What its script reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_follows_the_end_and_everything_can_be_cleaned() {
+        for status in EnvironmentStatus::ALL {
+            assert!(status.may_become(status));
+            assert_eq!(status.as_str().parse(), Ok(status));
+            let is_over = status == EnvironmentStatus::Cleaned;
+            assert_eq!(status.may_become(EnvironmentStatus::Cleaning), !is_over, "{status}");
+            assert!(status == EnvironmentStatus::Cleaned || !EnvironmentStatus::Cleaned.may_become(status));
+        }
+        assert!(!EnvironmentStatus::Creating.may_become(EnvironmentStatus::Passed));
+        assert!("broken".parse::<EnvironmentStatus>().is_err());
+    }
+
+    #[test]
+    fn the_documented_bodies_can_be_read() {
+        for body in [
+            r#"{"config": {"type": "single_taskserv", "taskserv": "redis", "base_image": "debian:12",
+                "environment": {}, "resources": {"cpu_millicores": 2000, "memory_mb": 4096}},
+                "infra": "my-project", "auto_start": true, "auto_cleanup": false}"#,
+            r#"{"config": {"type": "server_simulation", "server_name": "web-01", "taskservs": ["redis"]}}"#,
+            r#"{"config": {"type": "cluster_topology", "cluster_type": "etcd", "topology": {"nodes":
+                [{"name": "etcd-01", "role": "member", "taskservs": ["etcd"]}],
+                "network": {"subnet": "172.30.0.0/16"}}}}"#,
+        ] {
+            let request: EnvironmentRequest =
+                serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}"));
+            assert!(request.keep_on_failure && request.use_prepared);
+        }
+        assert!(serde_json::from_str::<EnvironmentRequest>(r#"{"config": {"type": "vm"}}"#).is_err());
+    }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::environment::NodeLine;
 use crate::task::{Progress, Task, TaskId, TaskStatus};
 
 /// Which of its two outputs a program wrote to.
@@ -136,6 +137,8 @@ pub enum Item {
         /// Bytes that are missing.
         bytes: u64,
     },
+    /// A line of a node of an environment.
+    Node(NodeLine),
     /// The first item of a stream of events: everything after this place follows.
     Listening(EventCursor),
     /// Events are missing, because the listener was too slow, was away for too long, or last listened

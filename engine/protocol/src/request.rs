@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::environment::{
+    CleanEnvironment, Environment, EnvironmentLogs, EnvironmentRequest, EnvironmentTask, GetEnvironment,
+    InjectFault, ListEnvironments, ListTopologies, NamedTopology, PrunePrepared, Pruned, RunEnvironment,
+};
 use crate::event::EventCursor;
 use crate::provision::ProvisionRequest;
 use crate::submit::{SubmitRequest, Submitted};
@@ -383,6 +387,22 @@ calls! {
     Submit(SubmitRequest) -> Submitted, idempotent: false;
     /// Queue work on the servers, taskservs or clusters of a settings file.
     Provision(ProvisionRequest) -> Submitted, idempotent: false;
+    /// Queue the creation of a test environment.
+    CreateEnvironment(EnvironmentRequest) -> EnvironmentTask, idempotent: false;
+    /// Queue a run of its tests.
+    RunEnvironment(RunEnvironment) -> EnvironmentTask, idempotent: false;
+    /// Queue its removal.
+    CleanEnvironment(CleanEnvironment) -> EnvironmentTask, idempotent: true;
+    /// Do something to its nodes.
+    InjectFault(InjectFault) -> Box<Environment>, idempotent: false;
+    /// One test environment.
+    GetEnvironment(GetEnvironment) -> Box<Environment>, idempotent: true;
+    /// Test environments.
+    ListEnvironments(ListEnvironments) -> Vec<Environment>, idempotent: true;
+    /// Topologies by name.
+    ListTopologies(ListTopologies) -> Vec<NamedTopology>, idempotent: true;
+    /// Remove prepared images that nothing uses.
+    PrunePrepared(PrunePrepared) -> Pruned, idempotent: true;
     /// One task.
     GetTask(GetTask) -> Box<Task>, idempotent: true;
     /// A page of tasks.
@@ -414,11 +434,13 @@ pub enum Subscription {
     Logs(LogsRequest),
     /// Every change of every task. Never ends by itself.
     Events(EventsRequest),
+    /// The output of the nodes of an environment.
+    EnvironmentLogs(EnvironmentLogs),
 }
 
 impl Subscription {
     /// The names of all of them.
-    pub const NAMES: &'static [&'static str] = &["Watch", "Logs", "Events"];
+    pub const NAMES: &'static [&'static str] = &["Watch", "Logs", "Events", "EnvironmentLogs"];
 
     /// The name of this one.
     pub fn name(&self) -> &'static str {
@@ -426,6 +448,7 @@ impl Subscription {
             Self::Watch { .. } => "Watch",
             Self::Logs(_) => "Logs",
             Self::Events(_) => "Events",
+            Self::EnvironmentLogs(_) => "EnvironmentLogs",
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::environment::{EnvironmentId, RunOptions};
 pub use crate::state::TaskStatus;
 
 /// The identifier of a task: a UUID v7, so that sorting by it sorts by time of creation.
@@ -197,6 +198,26 @@ pub enum Action {
         call: WorkerCall,
         /// What each new task inherits.
         defaults: Box<TaskDefaults>,
+    },
+    /// Makes the nodes of a test environment, with the taskservs on them.
+    CreateEnvironment {
+        /// Which.
+        environment: EnvironmentId,
+    },
+    /// Runs the tests of a test environment.
+    RunEnvironment {
+        /// Which.
+        environment: EnvironmentId,
+        /// What the run does.
+        run: Box<RunOptions>,
+        /// Where the user's scripts are.
+        #[serde(default)]
+        cwd: Option<String>,
+    },
+    /// Removes a test environment.
+    CleanEnvironment {
+        /// Which.
+        environment: EnvironmentId,
     },
 }
 
@@ -534,7 +555,18 @@ impl Task {
                     (call.operation.join(" "), args)
                 }
             },
-            Work::Action(Action::AddTasks { .. }) => ("add tasks".into(), Vec::new()),
+            Work::Action(action) => match action {
+                Action::AddTasks { .. } => ("add tasks".into(), Vec::new()),
+                Action::CreateEnvironment { environment } => {
+                    ("create environment".into(), vec![environment.to_string()])
+                }
+                Action::RunEnvironment { environment, .. } => {
+                    ("run environment".into(), vec![environment.to_string()])
+                }
+                Action::CleanEnvironment { environment } => {
+                    ("clean environment".into(), vec![environment.to_string()])
+                }
+            },
             Work::Workflow(_) => ("workflow".into(), Vec::new()),
         }
     }

@@ -12,7 +12,7 @@ use orchestrator_protocol::task::{
     Command, Program, RetryPolicy, SecretReference, Task, TaskId, TaskStatus, Work, Workflow,
 };
 use orchestrator_protocol::{Error, name};
-use orchestrator_storage::{Expect, Fields, Key, Table};
+use orchestrator_storage::{Expect, Fields, Key, Operation, Table};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -75,6 +75,19 @@ impl Queue {
         tasks: Vec<Task>,
         submitted: Submitted,
     ) -> Result<Submitted, Error> {
+        self.queue_tasks_with(principal, key, request, tasks, submitted, Vec::new()).await
+    }
+
+    /// The same, with other records in the same commit.
+    pub(super) async fn queue_tasks_with<T: Serialize>(
+        &self,
+        principal: &str,
+        key: Option<&str>,
+        request: &T,
+        tasks: Vec<Task>,
+        submitted: Submitted,
+        records: Vec<Operation>,
+    ) -> Result<Submitted, Error> {
         if *self.mode.borrow() != EngineMode::Active {
             return Err(Error::unavailable("the engine is about to stop and takes nothing new")
                 .with_help("nothing was queued; submit again when it has been started again"));
@@ -90,6 +103,9 @@ impl Queue {
             self.check_existing_dependencies(&mut draft, &tasks).await?;
             for task in &tasks {
                 draft.create(Task { idempotency_key: key.map(String::from), ..task.clone() });
+            }
+            for record in &records {
+                draft.operation(record.clone());
             }
             crate::fault::point("submit.before_commit");
             if self.commit(draft).await?.is_some() {
