@@ -8,7 +8,7 @@
 //!   of state is legal.
 //! - [`submit`], [`provision`]: what a user hands in; [`request`]: every question the engine answers; [`event`]: what
 //!   it reports by itself; [`error`]: how it says no.
-//! - [`environment`]: test environments.
+//! - [`environment`]: test environments; [`junit`]: their results as CI systems read them.
 //! - [`service`]: the trait behind every front door.
 //! - [`frame`]: bytes on the socket; [`hello`]: versions; [`socket`]: where the socket lies;
 //!   [`client`]: the blocking and the asynchronous client, and how an engine is started.
@@ -20,6 +20,7 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod hello;
+pub mod junit;
 pub mod name;
 pub mod provision;
 pub mod request;
