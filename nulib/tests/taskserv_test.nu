@@ -148,10 +148,11 @@ export def "test scripts get their variables and install knows no peers" [] {
         }} --scripts {install.sh: $print_all, start.sh: $print_all}
         check same ($place | worker [taskserv create app]).failure null
         let seen = {|server, step| open --raw ($place.directory | path join homes $server $"($step).sh.env") | decode utf-8 | lines }
-        let of_a = [TASKSERV_NAME=app TASKSERV_PARAM_FAST=true "TASKSERV_PARAM_NOTE=it's $HOME; `x`" TASKSERV_PARAM_PORT=7000 TASKSERV_ROLE=primary TASKSERV_SERVER=a $"TASKSERV_INFRA=($place.infra)"]
+        let of_a = ["TASKSERV_ADDRESS=10.9.0.2" TASKSERV_NAME=app TASKSERV_PARAM_FAST=true "TASKSERV_PARAM_NOTE=it's $HOME; `x`" TASKSERV_PARAM_PORT=7000 TASKSERV_ROLE=primary TASKSERV_SERVER=a $"TASKSERV_INFRA=($place.infra)"]
         check same (do $seen a install) ($of_a | sort)
         check same (do $seen a start) ($of_a ++ ["TASKSERV_PEERS=b b replica"] | sort)
         check so ("TASKSERV_PEERS=a 10.9.0.2 primary" in (do $seen b start)) "b knows a by its address"
+        check so ("TASKSERV_ADDRESS=b" in (do $seen b start)) "b is known by its name"
         check so ("TASKSERV_PARAM_PORT=6000" in (do $seen b start)) "the cluster's options are b's"
         check so ("TASKSERV_PEERS=" in (do $seen d start)) "d is in no cluster"
         # Also where only one server is asked for.

@@ -137,20 +137,25 @@ def variables-of [settings: record, server: record, taskserv: record, choices: r
         TASKSERV_NAME: $taskserv.name
         TASKSERV_INFRA: $settings.infra
         TASKSERV_SERVER: $server.name
+        TASKSERV_ADDRESS: (address-of $server)
         TASKSERV_ROLE: $choices.role
         TASKSERV_PEERS: $peers
     } | merge ($choices.parameters | items {|name, value| [$"TASKSERV_PARAM_($name | str uppercase)" $value] } | into record)
 }
 
-# The other servers of the server's clusters that have the taskserv. Where the settings do not say a
-# server's address, its name reaches it.
+# How others reach a server. Where the settings do not say its address, its name reaches it.
+def address-of [server: record]: nothing -> string {
+    [$server.address $server.host $server.name] | compact | first
+}
+
+# The other servers of the server's clusters that have the taskserv.
 def peers [settings: record, server: record, taskserv: record]: nothing -> table<name: string, address: string, role: string> {
     let mates = $settings.clusters | where {|cluster| $server.name in $cluster.servers } | get servers | flatten | uniq
     $settings.servers | where name in $mates and name != $server.name | where {|mate| $taskserv.name in ($settings | taskservs-of $mate) } | each {|mate|
         let options = $settings | options-of $mate | get --optional $taskserv.name | default {}
         {
             name: $mate.name
-            address: ([$mate.address $mate.host $mate.name] | compact | first)
+            address: (address-of $mate)
             role: ($taskserv | taskservs choices $mate.name $options | get role)
         }
     }
