@@ -9,6 +9,8 @@
 //!   [`records`] how its things are stored.
 //! - [`dispatch`] turns ready tasks into attempts; [`supervisor`] stays with them; [`worker`] knows
 //!   which program is run, [`actions`] what the engine does itself, [`logs`] what attempts printed.
+//! - [`test_environment`]: what a test environment is to become; [`taskservs`] and [`topologies`] read what
+//!   it is made of, [`toml_text`] says where in a file a mistake is.
 //! - [`service`] answers requests, [`server`] carries them over the local socket, [`doctor`] checks the
 //!   set-up.
 
@@ -33,4 +35,6 @@ pub mod service;
 pub mod supervisor;
 pub mod taskservs;
 pub mod test_environment;
+pub mod toml_text;
+pub mod topologies;
 pub mod worker;

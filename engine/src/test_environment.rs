@@ -4,10 +4,22 @@
 //! once, and when a step of the environment runs. It is pure but for the taskservs' folders, which it
 //! reads. What has been made is in the environment's record, never here.
 
+mod plan;
+mod run;
+mod subnet;
+#[cfg(test)]
+mod tests;
+pub(crate) mod topology;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use orchestrator_protocol::environment::{NetworkConfig, NodeConfig};
+use sha2::{Digest, Sha256};
 
+pub use self::run::{check_fault, check_run, script_path};
+use crate::queue::submit::hex;
 use crate::taskservs::{Choices, Taskserv};
 
 /// What an environment is to become.
@@ -46,4 +58,115 @@ pub struct TaskservPlan {
 pub struct Defaults {
     /// The image of nodes that name none.
     pub base_image: String,
+}
+
+impl NodePlan {
+    /// Whether a taskserv on it needs all rights on the machine's kernel.
+    pub fn privileged(&self) -> bool {
+        self.taskservs.iter().any(|plan| plan.taskserv.needs.privileged)
+    }
+
+    /// Whether a taskserv on it needs systemd.
+    pub fn systemd(&self) -> bool {
+        self.taskservs.iter().any(|plan| plan.taskserv.needs.systemd)
+    }
+
+    /// What of an image with this node's taskservs installed depends on: the base image's content, the
+    /// architecture, the node's variables, and of each taskserv, in their order, its name, its files, its
+    /// role and its parameters. It is the same for two nodes that differ in name, address or resources.
+    pub fn prepared_digest(&self, base_image_id: &str, architecture: &str) -> String {
+        let mut digest = Sha256::new();
+        add(&mut digest, [base_image_id, architecture]);
+        add_map(&mut digest, &self.config.environment);
+        for TaskservPlan { taskserv, choices } in &self.taskservs {
+            add(&mut digest, [taskserv.name.as_str(), &taskserv.digest, &choices.role]);
+            add_map(&mut digest, &choices.parameters);
+        }
+        hex(&digest.finalize())
+    }
+}
+
+/// Adds texts to a digest, each with its length, so that no two lists look the same.
+fn add<'a>(digest: &mut Sha256, texts: impl IntoIterator<Item = &'a str>) {
+    for text in texts {
+        digest.update((text.len() as u64).to_le_bytes());
+        digest.update(text);
+    }
+}
+
+fn add_map(digest: &mut Sha256, map: &BTreeMap<String, String>) {
+    digest.update((map.len() as u64).to_le_bytes());
+    add(digest, map.iter().flat_map(|(name, value)| [name.as_str(), value]));
+}
+
+impl Blueprint {
+    /// In which order taskservs are started: each after all that it depends on, on every node. With each
+    /// come the nodes that have it, by their indices: those of one group may start at once, and the groups
+    /// are in the order of the taskserv's roles, so that a controlplane comes before its workers.
+    pub fn start_order(&self) -> Vec<(String, Vec<Vec<usize>>)> {
+        let mut taskserv_by_name: BTreeMap<&str, &Taskserv> = BTreeMap::new();
+        for plan in self.nodes.iter().flat_map(|node| &node.taskservs) {
+            taskserv_by_name.entry(&plan.taskserv.name).or_insert(&plan.taskserv);
+        }
+        let mut names = Vec::new();
+        for plan in self.nodes.iter().flat_map(|node| &node.taskservs) {
+            visit(&plan.taskserv.name, &taskserv_by_name, &mut names);
+        }
+        let step = |name: &str| {
+            let mut groups: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
+            for (index, node) in self.nodes.iter().enumerate() {
+                if let Some(plan) = node.taskservs.iter().find(|plan| plan.taskserv.name == name) {
+                    let rank = plan.taskserv.roles.iter().position(|role| *role == plan.choices.role);
+                    groups.entry(rank).or_default().push(index);
+                }
+            }
+            (name.to_owned(), groups.into_values().collect())
+        };
+        names.into_iter().map(step).collect()
+    }
+
+    /// The variables of a taskserv's scripts on a node: those of a real server. Peers are the other nodes
+    /// that have the taskserv, one a line, as `NAME ADDRESS ROLE`; one whose address is not known is reached
+    /// by its name.
+    pub fn variables(
+        &self,
+        node: &NodePlan,
+        plan: &TaskservPlan,
+        address_by_node: &BTreeMap<String, Ipv4Addr>,
+        with_peers: bool,
+    ) -> BTreeMap<String, String> {
+        let parameters = plan.choices.parameters.iter();
+        let mut variables: BTreeMap<String, String> = parameters
+            .map(|(name, value)| (format!("TASKSERV_PARAM_{}", name.to_uppercase()), value.clone()))
+            .collect();
+        variables.insert("TASKSERV_NAME".into(), plan.taskserv.name.clone());
+        variables.insert("TASKSERV_INFRA".into(), self.infra.clone());
+        variables.insert("TASKSERV_SERVER".into(), node.config.name.clone());
+        variables.insert("TASKSERV_ROLE".into(), plan.choices.role.clone());
+        if with_peers {
+            let peer = |other: &NodePlan| {
+                let its = other.taskservs.iter().find(|its| its.taskserv.name == plan.taskserv.name)?;
+                let name = &other.config.name;
+                let address = address_by_node.get(name).map_or_else(|| name.clone(), Ipv4Addr::to_string);
+                Some(format!("{name} {address} {}", its.choices.role).trim_end().to_owned())
+            };
+            let others = self.nodes.iter().filter(|other| other.config.name != node.config.name);
+            let peers: Vec<String> = others.filter_map(peer).collect();
+            variables.insert("TASKSERV_PEERS".into(), peers.join("\n"));
+        }
+        variables
+    }
+}
+
+/// Adds a taskserv's name after those of all that it depends on. A blueprint has no circles.
+fn visit<'a>(name: &'a str, taskserv_by_name: &BTreeMap<&'a str, &'a Taskserv>, done: &mut Vec<&'a str>) {
+    if done.contains(&name) {
+        return;
+    }
+    if let Some(taskserv) = taskserv_by_name.get(name) {
+        for dependency in &taskserv.depends_on {
+            visit(dependency, taskserv_by_name, done);
+        }
+        done.push(name);
+    }
 }
