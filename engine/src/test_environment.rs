@@ -126,8 +126,8 @@ impl Blueprint {
     }
 
     /// The variables of a taskserv's scripts on a node: those of a real server. Peers are the other nodes
-    /// that have the taskserv, one a line, as `NAME ADDRESS ROLE`; one whose address is not known is reached
-    /// by its name.
+    /// that have the taskserv, one a line, as `NAME ADDRESS ROLE`. A node whose address is not known is
+    /// reached by its name.
     pub fn variables(
         &self,
         node: &NodePlan,
@@ -142,13 +142,15 @@ impl Blueprint {
         variables.insert("TASKSERV_NAME".into(), plan.taskserv.name.clone());
         variables.insert("TASKSERV_INFRA".into(), self.infra.clone());
         variables.insert("TASKSERV_SERVER".into(), node.config.name.clone());
+        let address_of =
+            |name: &String| address_by_node.get(name).map_or_else(|| name.clone(), Ipv4Addr::to_string);
+        variables.insert("TASKSERV_ADDRESS".into(), address_of(&node.config.name));
         variables.insert("TASKSERV_ROLE".into(), plan.choices.role.clone());
         if with_peers {
             let peer = |other: &NodePlan| {
                 let its = other.taskservs.iter().find(|its| its.taskserv.name == plan.taskserv.name)?;
                 let name = &other.config.name;
-                let address = address_by_node.get(name).map_or_else(|| name.clone(), Ipv4Addr::to_string);
-                Some(format!("{name} {address} {}", its.choices.role).trim_end().to_owned())
+                Some(format!("{name} {} {}", address_of(name), its.choices.role).trim_end().to_owned())
             };
             let others = self.nodes.iter().filter(|other| other.config.name != node.config.name);
             let peers: Vec<String> = others.filter_map(peer).collect();

@@ -167,6 +167,53 @@ mod tests {
         assert!(message.contains("mine.toml and in ") && message.contains("other.toml"), "{message}");
     }
 
+    /// The documentation of topologies.
+    const PAGE: &str = include_str!("../../docs/user/test-environment-usage.md");
+
+    #[test]
+    fn the_documentation_is_right() {
+        let example = PAGE.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let file = "topologies/shop.toml";
+        assert_eq!(read(file, example).unwrap()[0].topology.nodes.len(), 3);
+        let wrong = example.replace("10.99.0.10", "10.98.0.10");
+        assert!(PAGE.contains(&format!("`{}`", read(file, &wrong).unwrap_err().message)));
+        for NamedTopology { name, description, topology, .. } in list(None).unwrap() {
+            let nodes: Vec<String> = topology.nodes.iter().map(|node| format!("`{}`", node.name)).collect();
+            let row = format!("| `{name}` | {} | {description} |", nodes.join(", "));
+            assert!(PAGE.contains(&row), "{row}");
+        }
+        for (what, _, bounds) in topology::BOUNDS {
+            let row = format!("| `{what}` | a whole number from {} to {} |", bounds.start(), bounds.end());
+            assert!(PAGE.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
+    fn every_key_that_may_be_said_is_documented() {
+        let allowed = |text: &str| {
+            let message = mistake(text);
+            let keys =
+                message.split("expected one of ").nth(1).or(message.split("expected ").nth(1)).unwrap();
+            keys.split('`').skip(1).step_by(2).map(String::from).collect::<Vec<_>>()
+        };
+        let mut tables = PAGE.split("\n### ").skip(1);
+        for (title, text) in [
+            ("A topology", "[a]\nx = 1"),
+            ("A node", "[a]\nnodes = [{x = 1}]"),
+            ("Resources", "[a]\nnodes = [{resources = {x = 1}}]"),
+            ("A volume", "[a]\nnodes = [{volumes = [{x = 1}]}]"),
+            ("A network", "[a]\nnetwork = {x = 1}"),
+        ] {
+            let table = tables.next().unwrap();
+            assert!(table.starts_with(title));
+            let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+            let (mut documented, mut allowed) = (rows.map(String::from).collect::<Vec<_>>(), allowed(text));
+            documented.sort();
+            allowed.sort();
+            assert_eq!(documented, allowed, "{title}");
+        }
+    }
+
     #[test]
     fn a_mistake_is_told_with_file_line_column_and_what_is_allowed() {
         for (text, expected) in [

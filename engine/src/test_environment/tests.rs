@@ -305,6 +305,7 @@ fn scripts_are_told_where_they_are_and_who_else_is_there() {
         blueprint.variables(w1, &w1.taskservs[index], &addresses, with_peers)
     };
     let expected = [
+        ("TASKSERV_ADDRESS", "w1"),
         ("TASKSERV_INFRA", "test"),
         ("TASKSERV_NAME", "cluster"),
         ("TASKSERV_PARAM_PORT", "3"),
@@ -317,6 +318,8 @@ fn scripts_are_told_where_they_are_and_who_else_is_there() {
     assert_eq!(variables(0, true), expected);
     assert!(!variables(0, false).contains_key("TASKSERV_PEERS"));
     assert_eq!(variables(2, true)["TASKSERV_PEERS"], "other other");
+    let cp = &blueprint.nodes[0];
+    assert_eq!(blueprint.variables(cp, &cp.taskservs[0], &addresses, false)["TASKSERV_ADDRESS"], "10.0.0.2");
 
     let order = blueprint.start_order();
     let expected = [

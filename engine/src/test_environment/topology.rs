@@ -15,8 +15,8 @@ const MAX_NODES: usize = 50;
 
 /// The resources of a node, and how much of each it may be given: what the provisioning program takes for
 /// a server of Docker.
-type Bound = (&'static str, fn(&NodeResources) -> Option<u64>, RangeInclusive<u64>);
-const BOUNDS: [Bound; 4] = [
+pub(crate) type Bound = (&'static str, fn(&NodeResources) -> Option<u64>, RangeInclusive<u64>);
+pub(crate) const BOUNDS: [Bound; 4] = [
     ("cpu_millicores", |it| it.cpu_millicores, 10..=1_024_000),
     ("memory_mb", |it| it.memory_mb, 6..=16_777_216),
     ("disk_mb", |it| it.disk_mb, 16..=1_073_741_824),
