@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use serde_json::error::Category;
 
 use crate::envelope::ApiError;
@@ -98,6 +99,17 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })?;
     json.end().map_err(|error| refused(".", &error))?;
     Ok(value)
+}
+
+/// Reads a part of a body that depends on another part. `place` is the field that it is in.
+pub(crate) fn part<T: DeserializeOwned>(value: Value, place: &str) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = match error.path().to_string() {
+            inner if inner == "." => place.to_owned(),
+            inner => format!("{place}.{inner}"),
+        };
+        refused(&path, error.inner())
+    })
 }
 
 /// What is wrong with a body: its form, or what it says in the field at `path`.

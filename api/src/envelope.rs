@@ -6,7 +6,7 @@
 //! `details.parameters`.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use orchestrator_protocol::{Error, ErrorCode};
 use serde::Serialize;
@@ -242,4 +242,13 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// Whether a media type is among those that a client says it accepts.
+pub(crate) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|range| range.trim().eq_ignore_ascii_case(media_type))
 }

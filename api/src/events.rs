@@ -20,7 +20,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::envelope::ApiError;
-use crate::query::{Parameters, parsed, statuses, text};
+use crate::query::{Parameters, parsed, several, text};
 use crate::state::{Answers, AppState, Place};
 use crate::view::{ProgressView, Steps};
 use crate::{sse, words};
@@ -121,7 +121,7 @@ fn request(uri: &Uri, headers: &HeaderMap) -> Result<EventsRequest, ApiError> {
     let mut query = Parameters::of(uri);
     let group = query.one("group", text);
     let task = query.one("task", parsed::<TaskId>);
-    let statuses = query.all("status", statuses).into_iter().flatten().collect();
+    let statuses = query.all("status", several).into_iter().flatten().collect();
     let since = query.one("since", parsed::<EventCursor>);
     query.finish()?;
     Ok(EventsRequest { group, task, statuses, since: last_event_id(headers)?.or(since) })

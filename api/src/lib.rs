@@ -12,14 +12,17 @@
 //! - [`envelope`]: what every answer looks like; [`view`]: what a task looks like.
 //! - [`guard`]: who may ask. [`owner`]: whose the other end of a connection is.
 //! - [`health`], [`status`], [`engine`]: endpoints about the engine; [`tasks`], [`explain`], [`logs`]:
-//!   about tasks; [`workflows`], [`submission`]: work that is handed in; [`events`]: what happens.
-//! - [`query`]: what may stand after the `?` of a path; [`body`]: what may be sent.
+//!   about tasks; [`workflows`], [`submission`]: work that is handed in; [`events`]: what happens;
+//!   [`environments`]: test environments.
+//! - [`query`]: what may stand after the `?` of a path; [`body`]: what may be sent; [`output`]: how what
+//!   was printed is answered.
 //! - [`state`]: what every endpoint has at hand; [`server`]: connections and the end of them;
 //!   [`limits`]: how much anybody may take.
 
 pub mod body;
 pub mod engine;
 pub mod envelope;
+pub mod environments;
 pub mod events;
 pub mod explain;
 pub mod guard;
@@ -27,6 +30,7 @@ pub mod health;
 pub mod limits;
 pub mod logs;
 pub mod openapi;
+pub mod output;
 pub mod owner;
 pub mod query;
 pub mod server;

@@ -20,12 +20,15 @@ use utoipa_axum::routes;
 use crate::envelope::{ApiError, Failure};
 use crate::query::Parameters;
 use crate::state::AppState;
-use crate::{engine, events, health, logs, status, tasks, workflows};
+use crate::{engine, environments, events, health, logs, status, tasks, workflows};
 
 /// What the document says of all answers.
 const DESCRIPTION: &str = "Every answer is {\"success\", \"data\", \"error\"}: `data` is the answer, or `error` says what was wrong, \
 with `code` and `details` beside it. Only streams, bare lines and this document are not in that shape. A \
 parameter or a field that an operation does not have is refused by its name.";
+
+/// What may take long, or goes on, whether or not it is asked to.
+const TAKES_LONG: [&str; 5] = ["Logs", "Events", "EnvironmentLogs", "InjectFault", "PrunePrepared"];
 
 /// Every endpoint.
 fn endpoints() -> OpenApiRouter<AppState> {
@@ -49,6 +52,14 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(workflows::create_taskserv))
         .routes(routes!(workflows::create_cluster))
         .routes(routes!(events::listen))
+        .routes(routes!(environments::create))
+        .routes(routes!(environments::list))
+        .routes(routes!(environments::get, environments::remove))
+        .routes(routes!(environments::run))
+        .routes(routes!(environments::logs::logs))
+        .routes(routes!(environments::inject_fault))
+        .routes(routes!(environments::topologies))
+        .routes(routes!(environments::prune))
         .routes(routes!(openapi))
 }
 
@@ -83,7 +94,7 @@ fn describe() -> Document {
         .build();
     document.servers = Some(vec![Server::new("/")]);
     for item in document.paths.paths.values_mut() {
-        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+        for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
             add_failures(operation);
         }
     }
@@ -126,20 +137,20 @@ fn add_failures(operation: &mut Operation) {
     let Some(request) = request.as_ref().and_then(|name| name.as_str()) else { return };
     let has_body = operation.request_body.is_some();
     let waits = operation.extensions.as_ref().is_some_and(|said| said.contains_key("x-request-when-waiting"));
-    let names_task = operation
+    let names_one = operation
         .parameters
         .as_ref()
         .is_some_and(|all| all.iter().any(|one| one.parameter_in == ParameterIn::Path));
     let failures = [
         (400, "The request cannot be read: its query, its path or its JSON.", true),
         (403, "Who asks may not, or the request is meant for another host.", true),
-        (404, "There is no such task.", names_task),
+        (404, "There is no such task, or no such environment.", names_one),
         (408, "The body took too long to come.", has_body),
-        (409, "It contradicts what is there.", has_body),
+        (409, "It contradicts what is there.", has_body || request == "CleanEnvironment"),
         (413, "The body is too large.", has_body),
         (415, "The body is not said to be JSON.", has_body),
         (422, "The body can be read and means nothing.", has_body),
-        (429, "Too many requests wait already.", waits || ["Logs", "Events"].contains(&request)),
+        (429, "Too many requests wait already.", waits || TAKES_LONG.contains(&request)),
         (500, "The engine failed.", true),
         (503, "Not now; Retry-After says when to ask again.", true),
     ];

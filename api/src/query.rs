@@ -1,14 +1,17 @@
-//! What may stand after the `?` of a path.
+//! What may stand after the `?` of a path, and what a path may name.
 //!
 //! A filter whose name is mistyped would silently show everything. So a parameter that a path does not
 //! have is an error, and so is a bad value; all of them are told at once.
 
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path};
 use axum::http::Uri;
-use orchestrator_protocol::task::TaskStatus;
+use axum::http::request::Parts;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::envelope::ApiError;
+use crate::state::AppState;
 
 /// The parameters of a request. Each is taken out by its name; what is left at the end is unknown.
 #[derive(Debug)]
@@ -95,8 +98,11 @@ pub fn flag(value: &str) -> Result<bool, String> {
     }
 }
 
-/// States of tasks in any case, with commas between them.
-pub fn statuses(value: &str) -> Result<Vec<TaskStatus>, String> {
+/// Several of something, such as states, with commas between them.
+pub fn several<T>(value: &str) -> Result<Vec<T>, String>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
     value.split(',').map(|name| parsed(name.trim())).collect()
 }
 
@@ -106,4 +112,14 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     value.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// The one thing that a path names.
+pub(crate) async fn in_path<T>(parts: &mut Parts, state: &AppState) -> Result<T, ApiError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let name: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+    let Path(name) = name.map_err(|_| ApiError::malformed("the path is no UTF-8"))?;
+    parsed(&name).map_err(ApiError::malformed)
 }

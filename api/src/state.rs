@@ -98,6 +98,31 @@ impl AppState {
 
     /// Asks for a change. It is made to its end, also when the client goes away in the middle of it.
     pub(crate) async fn change<C: Call>(&self, call: C) -> Result<C::Reply, ApiError> {
+        match tokio::time::timeout(self.shared.limits.answer, self.make(call)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ApiError::unavailable("the engine took too long to answer; it may still do it")
+                .with_detail(
+                    "help",
+                    "look what became of it, or submit with an idempotency key, which makes it safe to ask again",
+                )),
+        }
+    }
+
+    /// Asks for a change that may take long, from a place for that. It is waited for until the engine
+    /// stops.
+    pub(crate) async fn change_slowly<C: Call>(
+        &self,
+        _place: &LongPlace,
+        call: C,
+    ) -> Result<C::Reply, ApiError> {
+        tokio::select! {
+            answer = self.make(call) => answer,
+            () = self.shared.ending.closing.cancelled() => Err(stopping().into()),
+        }
+    }
+
+    /// Makes a change, and goes on with it also when nobody waits for it any longer.
+    async fn make<C: Call>(&self, call: C) -> Result<C::Reply, ApiError> {
         let (service, cut) = (Arc::clone(&self.shared.service), self.shared.ending.cut.clone());
         let request = call.into();
         let change = self.shared.ending.changes.spawn(async move {
@@ -106,14 +131,9 @@ impl AppState {
                 () = cut.cancelled() => Err(stopping()),
             }
         });
-        match tokio::time::timeout(self.shared.limits.answer, change).await {
-            Ok(Ok(response)) => C::reply(response?).map_err(|error| ApiError::internal(error.to_string())),
-            Ok(Err(error)) => Err(ApiError::internal(format!("a change was not made to its end: {error}"))),
-            Err(_) => Err(ApiError::unavailable("the engine took too long to answer; it may still do it")
-                .with_detail(
-                    "help",
-                    "look what became of it, or submit with an idempotency key, which makes it safe to ask again",
-                )),
+        match change.await {
+            Ok(response) => C::reply(response?).map_err(|error| ApiError::internal(error.to_string())),
+            Err(error) => Err(ApiError::internal(format!("a change was not made to its end: {error}"))),
         }
     }
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Extension;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::Uri;
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
@@ -17,7 +16,7 @@ use crate::body::SentOrDefault;
 use crate::engine::Nothing;
 use crate::envelope::{ApiError, Envelope, Page};
 use crate::explain::ExplanationView;
-use crate::query::{Parameters, flag, parsed, statuses, text};
+use crate::query::{Parameters, flag, in_path, parsed, several, text};
 use crate::state::{AppState, Place};
 use crate::view::{ChangedView, TaskView};
 use crate::{wait, words};
@@ -33,9 +32,7 @@ impl FromRequestParts<AppState> for Named {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let id: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
-        let Path(id) = id.map_err(|_| ApiError::malformed("the path is no UTF-8"))?;
-        parsed(&id).map(Self).map_err(ApiError::malformed)
+        in_path(parts, state).await.map(Self)
     }
 }
 
@@ -172,7 +169,7 @@ pub async fn retry(
 /// - `limit`: 1 to 1 000; `offset`, or `cursor` as the page before gave it.
 fn request(uri: &Uri) -> Result<ListTasks, ApiError> {
     let mut query = Parameters::of(uri);
-    let statuses = query.all("status", statuses).into_iter().flatten().collect();
+    let statuses = query.all("status", several).into_iter().flatten().collect();
     let group = query.one("group", text);
     let kind = query.one("kind", kind);
     let parent = query.one("parent", parsed::<TaskId>);

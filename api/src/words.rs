@@ -3,6 +3,7 @@
 //! The protocol knows nothing of OpenAPI. So each of its words that a client sees is described here,
 //! made from the word itself: a state that is added there and forgotten here does not compile.
 
+use orchestrator_protocol::environment as test;
 use orchestrator_protocol::event::OutputStream as ProtocolStream;
 use orchestrator_protocol::provision::Operation as ProtocolOperation;
 use orchestrator_protocol::request as protocol;
@@ -34,20 +35,29 @@ fn described(description: String) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).description(Some(description.trim().to_owned()))
 }
 
-/// The identifier of a task or a workflow: a UUID that sorts by the time of submission.
-pub enum TaskId {}
+macro_rules! identifier {
+    (#[doc = $doc:literal] $name:ident) => {
+        #[doc = $doc]
+        pub enum $name {}
 
-impl PartialSchema for TaskId {
-    fn schema() -> RefOr<Schema> {
-        described(
-            "The identifier of a task or a workflow: a UUID that sorts by the time of submission.".into(),
-        )
-        .format(Some(SchemaFormat::Custom("uuid".to_owned())))
-        .into()
-    }
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                described($doc.into()).format(Some(SchemaFormat::Custom("uuid".to_owned()))).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    };
 }
 
-impl ToSchema for TaskId {}
+identifier! {
+    /// The identifier of a task or a workflow: a UUID that sorts by the time of submission.
+    TaskId
+}
+identifier! {
+    /// The identifier of a test environment: a UUID that sorts by the time of the request.
+    EnvironmentId
+}
 
 words! {
     /// The state of a task, or of a workflow as the sum of its tasks.
@@ -89,4 +99,16 @@ words! {
 words! {
     /// What is to be done: bring it up; look whether it works and change nothing; remove it.
     Operation of ProtocolOperation: Create, Verify, Delete
+}
+words! {
+    /// How far a test environment is: its nodes are being made; all are up; its tests run; all have
+    /// passed; one has failed; it is being removed; nothing of it is left; it could not be made, run or
+    /// removed.
+    EnvironmentStatus of test::EnvironmentStatus:
+        Creating, Ready, RunningTests, Passed, Failed, Cleaning, Cleaned, Error
+}
+words! {
+    /// What is done about the limit of a node's disk: the storage driver enforces it, or the request is
+    /// refused; the engine looks at intervals, and stops a node that is over it.
+    DiskPolicy of test::DiskPolicy: Enforce, Watch
 }

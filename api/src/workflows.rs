@@ -32,7 +32,7 @@ use crate::{wait, words};
 /// The header with a key that makes it safe to submit again.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header that says that an earlier submission with the same key had made it already.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What was submitted.
 #[derive(Debug, Serialize, ToSchema)]
@@ -214,7 +214,11 @@ pub async fn create_cluster(
 }
 
 /// The key of a submission, from its body or from the header, once its query is known to be empty.
-fn key(uri: &Uri, headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, ApiError> {
+pub(crate) fn key(
+    uri: &Uri,
+    headers: &HeaderMap,
+    in_body: Option<String>,
+) -> Result<Option<String>, ApiError> {
     Parameters::of(uri).finish()?;
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let in_header = match (values.next(), values.next()) {

@@ -14,6 +14,11 @@ use futures::stream::{self, BoxStream};
 use orchestrator_api::guard::Peer;
 use orchestrator_api::limits::Limits;
 use orchestrator_api::{AppState, router};
+use orchestrator_protocol::environment::{
+    Environment, EnvironmentConfig, EnvironmentId, EnvironmentRequest, EnvironmentStatus, EnvironmentTask,
+    Fault, FaultStep, NamedTopology, NetworkConfig, NetworkInfo, Node, NodeConfig, NodeResources, Pruned,
+    RunOptions, TestResult, TestScript, Topology, VolumeConfig,
+};
 use orchestrator_protocol::event::Item;
 use orchestrator_protocol::request::{
     Changed, Check, CheckState, Diagnosis, EngineMode, EngineStatus, Explanation, QueuePauses, Reason,
@@ -154,6 +159,16 @@ pub fn healthy(request: &Request) -> Result<Response> {
         Request::Pause(_) => Response::Pause(QueuePauses { all: false, groups: vec!["staging".into()] }),
         Request::Resume(_) => Response::Resume(QueuePauses { all: false, groups: Vec::new() }),
         Request::Stop(_) => Response::Stop(Stopping { running: 2 }),
+        Request::CreateEnvironment(_) => Response::CreateEnvironment(queued()),
+        Request::RunEnvironment(_) => Response::RunEnvironment(queued()),
+        Request::CleanEnvironment(_) => Response::CleanEnvironment(queued()),
+        Request::InjectFault(_) => Response::InjectFault(Box::new(environment())),
+        Request::GetEnvironment(_) => Response::GetEnvironment(Box::new(environment())),
+        Request::ListEnvironments(_) => Response::ListEnvironments(vec![environment()]),
+        Request::ListTopologies(_) => Response::ListTopologies(vec![named_topology()]),
+        Request::PrunePrepared(_) => {
+            Response::PrunePrepared(Pruned { images: vec!["sha256:12".into()], bytes: 1 << 20 })
+        }
     })
 }
 
@@ -165,6 +180,11 @@ pub fn submitted() -> Submitted {
         tasks: vec![SubmittedTask { id: id(1), name: "install redis".into() }],
         existed: false,
     }
+}
+
+/// What a request about the environment has made.
+pub fn queued() -> EnvironmentTask {
+    EnvironmentTask { environment: environment_id(), task: id(2), existed: false }
 }
 
 /// Whoever listens to a stream; counted until it is dropped.
@@ -382,5 +402,129 @@ pub fn task() -> Task {
         result: None,
         output: Some("no space left\n".into()),
         error: None,
+    }
+}
+
+/// The identifier of the environment.
+pub fn environment_id() -> EnvironmentId {
+    "01890a5d-ac96-774b-bcce-b302099a80ee".parse().unwrap()
+}
+
+/// A request with everything in it that can be said.
+pub fn environment_request() -> EnvironmentRequest {
+    EnvironmentRequest {
+        config: EnvironmentConfig::ClusterTopology { cluster_type: "etcd".into(), topology: topology() },
+        infra: Some("staging".into()),
+        auto_start: true,
+        auto_cleanup: true,
+        keep_on_failure: false,
+        run: RunOptions {
+            tests: vec![TestScript {
+                name: Some("writes".into()),
+                script: "writes.sh".into(),
+                nodes: vec!["etcd-01".into()],
+                timeout_ms: Some(5_000),
+            }],
+            idempotence_check: true,
+            faults: vec![FaultStep { fault: Fault::Kill { node: "etcd-01".into() }, verify: false }],
+        },
+        disk_policy: orchestrator_protocol::environment::DiskPolicy::Watch,
+        use_prepared: false,
+        pull: true,
+        expires_after_ms: Some(60_000),
+        cwd: None,
+        priority: -3,
+        idempotency_key: Some("once".into()),
+    }
+}
+
+/// A topology of one node.
+pub fn topology() -> Topology {
+    let options = [("port".to_owned(), serde_json::json!(2379))].into();
+    Topology {
+        nodes: vec![NodeConfig {
+            name: "etcd-01".into(),
+            role: Some("member".into()),
+            taskservs: vec!["etcd".into()],
+            base_image: Some("debian:12".into()),
+            environment: [("REGION".into(), "fra".into())].into(),
+            resources: NodeResources {
+                cpu_millicores: Some(500),
+                memory_mb: Some(256),
+                disk_mb: Some(1024),
+                max_processes: Some(100),
+            },
+            address: Some([172, 30, 0, 10].into()),
+            volumes: vec![VolumeConfig { name: "data".into(), path: "/data".into(), read_only: true }],
+            taskserv_options: [("etcd".to_owned(), options)].into(),
+        }],
+        network: NetworkConfig { subnet: Some("172.30.0.0/16".into()), internal: true },
+    }
+}
+
+/// A topology with a name.
+pub fn named_topology() -> NamedTopology {
+    NamedTopology {
+        name: "etcd_cluster".into(),
+        description: "a quorum".into(),
+        cluster_type: "etcd".into(),
+        file: Some("/srv/topologies/own.toml".into()),
+        topology: topology(),
+    }
+}
+
+/// An environment of one node, one of whose tests has failed.
+pub fn environment() -> Environment {
+    Environment {
+        id: environment_id(),
+        name: "etcd".into(),
+        status: EnvironmentStatus::Failed,
+        request: environment_request(),
+        engine: "engine-1".into(),
+        network: Some(NetworkInfo {
+            id: "f00".into(),
+            name: "orchestrator-1".into(),
+            subnet: "172.30.0.0/16".into(),
+        }),
+        nodes: topology()
+            .nodes
+            .into_iter()
+            .map(|config| Node {
+                config,
+                container: Some("c0ffee".into()),
+                address: Some([172, 30, 0, 10].into()),
+                image: Some("sha256:12".into()),
+                prepared: true,
+                done: vec!["install etcd".into(), "start etcd".into()],
+            })
+            .collect(),
+        results: vec![
+            TestResult {
+                node: "etcd-01".into(),
+                name: "verify etcd".into(),
+                passed: true,
+                exit_code: Some(0),
+                duration_ms: 125,
+                output: "healthy\n".into(),
+                error: None,
+                result: Some(serde_json::json!({ "members": 1 })),
+            },
+            TestResult {
+                node: "etcd-01".into(),
+                name: "writes".into(),
+                passed: false,
+                exit_code: Some(1),
+                duration_ms: 1_000,
+                output: "refused <here>\n".into(),
+                error: Some("exit status 1".into()),
+                result: None,
+            },
+        ],
+        task: Some(id(2)),
+        error: Some("1 of 2 tests failed".into()),
+        created_at: at(1),
+        ready_at: Some(at(2)),
+        cleaned_at: None,
+        expires_at: at(59),
     }
 }

@@ -3,6 +3,8 @@
 
 mod changes;
 mod connections;
+mod environment_logs;
+mod environments;
 mod events;
 mod fake;
 mod logs;

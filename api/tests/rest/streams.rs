@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use orchestrator_api::limits::Limits;
+use orchestrator_protocol::environment::NodeLine;
 use orchestrator_protocol::event::{EventCursor, Item, LogLine, OutputStream};
 use orchestrator_protocol::request::{Request, Subscription};
 use orchestrator_protocol::task::{Task, TaskStatus};
@@ -15,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::connections::{Served, to_end};
-use crate::fake::{Fake, PATIENCE, at, id, silent_after, task};
+use crate::fake::{Fake, PATIENCE, at, environment_id, id, silent_after, task};
 
 /// A service on whose streams nothing happens after the first item.
 fn quiet() -> Arc<Fake> {
@@ -26,6 +27,13 @@ fn quiet() -> Arc<Fake> {
             }
             Subscription::Logs(_) => line(),
             Subscription::Events(_) => Item::Listening(EventCursor { epoch: "4k2m9x".into(), sequence: 7 }),
+            Subscription::EnvironmentLogs(_) => Item::Node(NodeLine {
+                node: "etcd-01".into(),
+                step: "start etcd".into(),
+                time: at(5),
+                stream: OutputStream::Stdout,
+                line: "up".into(),
+            }),
         }]))
     })
 }
@@ -76,14 +84,16 @@ async fn a_stop_ends_streams_and_waits_at_once_and_says_why() {
     let mut logs = asking(&served, &served.get(&follow())).await;
     let bare = served.get(&follow()).replace("\r\n\r\n", "\r\nAccept: text/plain\r\n\r\n");
     let mut bare = asking(&served, &bare).await;
+    let nodes = served.get(&format!("/test/environments/{}/logs?follow=true", environment_id()));
+    let mut nodes = asking(&served, &nodes).await;
     let mut waits = asking(&served, &served.get(&wait())).await;
     let mut submits = asking(&served, &served.post("/workflows", body)).await;
     until(&mut events, "event: listening\n").await;
-    service.has_listeners(5).await;
+    service.has_listeners(6).await;
     let started = Instant::now();
     served.end().await;
     assert!(started.elapsed() < PATIENCE, "nothing was waited for until it was cut off");
-    for stream in [&mut events, &mut logs] {
+    for stream in [&mut events, &mut logs, &mut nodes] {
         let text = to_end(stream).await;
         assert!(text.contains("event: failure\n") && text.contains(r#""code":"unavailable""#), "{text}");
         assert!(text.ends_with("0\r\n\r\n"), "the answer is complete: {text}");
