@@ -1,0 +1,57 @@
+# Containers that may run containers, and the scripts of the project's taskservs on them, as a provider
+# runs them.
+
+use bench.nu *
+use check.nu
+
+const OWN = path self ../taskservs
+
+# What a privileged container has, but for CAP_SYS_RESOURCE: a host that is a container itself may not
+# have that to give away.
+const CAPABILITIES = [
+    AUDIT_CONTROL DAC_READ_SEARCH IPC_LOCK IPC_OWNER LINUX_IMMUTABLE NET_ADMIN NET_BROADCAST SYS_ADMIN SYS_NICE SYS_PTRACE SYSLOG
+]
+
+# Starts a machine that goes with its place, and returns its container.
+export def start-machine [name: string]: record -> string {
+    let container = $"($in.infra).($name)"
+    let rights = $CAPABILITIES | each {|capability| [--cap-add $capability] } | flatten
+    let open_up = [--security-opt seccomp=unconfined --security-opt apparmor=unconfined --device-cgroup-rule "a *:* rwm"]
+    ^docker run --detach --init --name $container --hostname $name ...$rights ...$open_up (image) sleep infinity | ignore
+    $container
+}
+
+# Runs a script of a taskserv of the project's on a machine, with its parameters' defaults, and reads its
+# words. `--with` are parameters, `--server` what it is told of its server and of others.
+export def script [taskserv: string, step: string, --with: record = {}, --server: record = {}]: string -> record {
+    let container = $in
+    let folder = $OWN | path join $taskserv
+    let defaults = open ($folder | path join taskserv.toml) | get --optional parameters | default {} | items {|name, says| [$name $says.default] } | into record
+    let parameters = $defaults | merge $with | items {|name, value| [$"TASKSERV_PARAM_($name | str uppercase)" $"($value)"] } | into record
+    let variables = {TASKSERV_NAME: $taskserv, TASKSERV_INFRA: test, TASKSERV_SERVER: node-01, TASKSERV_ADDRESS: node-01, TASKSERV_ROLE: "", TASKSERV_PEERS: ""}
+    | merge $server | merge $parameters | items {|name, value| [--env $"($name)=($value)"] } | flatten
+    ^docker exec $container rm -rf $"/taskserv/($taskserv)"
+    ^docker exec $container mkdir -p /taskserv
+    ^docker cp --quiet $folder $"($container):/taskserv/($taskserv)" | ignore
+    ^docker exec --workdir $"/taskserv/($taskserv)" ...$variables $container sh $"./($step).sh" | complete | read-words
+}
+
+# Runs a command on a machine, and returns what it prints.
+export def on-machine [command: string]: string -> string {
+    ^docker exec $in sh -ec $command | str trim
+}
+
+# The script has ended well; returns its result.
+export def good []: record -> any {
+    let answer = $in
+    if $answer.exit_code != 0 { error make --unspanned {msg: $"exit status ($answer.exit_code)\n($answer.stdout)($answer.stderr)"} }
+    $answer.result
+}
+
+# The script has failed for good, with a message that holds this.
+export def refused [text: string]: record -> nothing {
+    let answer = $in
+    if not $answer.permanent { error make --unspanned {msg: $"no permanent failure\n($answer.stdout)($answer.stderr)"} }
+    check same $answer.exit_code 1
+    check holds $answer.failure $text
+}
