@@ -195,7 +195,8 @@ pub enum ContainerState {
     Exited {
         /// Its exit status.
         code: i64,
-        /// Whether the kernel ended it because of its memory limit.
+        /// Whether the kernel ended it because of its memory limit. `true` is certain; a daemon that did
+        /// not notice says `false`.
         out_of_memory: bool,
     },
     /// It is being removed.
@@ -242,12 +243,13 @@ pub enum Output {
 /// How much a container uses at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Processor time since its start, in nanoseconds.
-    pub cpu_ns: u64,
+    /// Processor time since its start, in nanoseconds. `None`, here and below, where the daemon does not
+    /// measure it.
+    pub cpu_ns: Option<u64>,
     /// Memory in bytes, without what the kernel only caches.
-    pub memory_bytes: u64,
+    pub memory_bytes: Option<u64>,
     /// Processes and threads.
-    pub processes: u64,
+    pub processes: Option<u64>,
     /// What it has written to its own file system, in bytes.
     pub disk_bytes: Option<u64>,
 }
