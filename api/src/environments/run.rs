@@ -62,36 +62,43 @@ same_fields! {
 #[schema(as = FaultRequest)]
 pub enum Fault {
     /// SIGKILL to everything on a node.
+    #[schema(title = "Kill")]
     Kill {
         /// The node.
         node: String,
     },
     /// Stops a node as an operator would.
+    #[schema(title = "Stop")]
     Stop {
         /// The node.
         node: String,
     },
     /// Freezes a node.
+    #[schema(title = "Pause")]
     Pause {
         /// The node.
         node: String,
     },
     /// Lets a frozen node go on.
+    #[schema(title = "Unpause")]
     Unpause {
         /// The node.
         node: String,
     },
     /// Starts a node that is down, or starts it anew, with its taskservs.
+    #[schema(title = "Restart")]
     Restart {
         /// The node.
         node: String,
     },
     /// Cuts the connections between two sides: some nodes, and the others.
+    #[schema(title = "Partition")]
     Partition {
         /// The nodes of one side.
         nodes: Vec<String>,
     },
     /// Undoes all partitions.
+    #[schema(title = "Heal")]
     Heal {},
 }
 
