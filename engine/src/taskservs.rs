@@ -102,7 +102,7 @@ impl Library {
             let Ok(entries) = place.read_dir() else { continue };
             for folder in entries.filter_map(|entry| Some(entry.ok()?.path())) {
                 let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
-                if name::dns_label("taskserv", name).is_ok() && folder.join("taskserv.toml").exists() {
+                if name::dns_label("taskserv", name).is_ok() && folder.join("taskserv.toml").is_file() {
                     found.entry(name.to_owned()).or_insert(folder);
                 }
             }

@@ -227,21 +227,25 @@ proptest! {
     }
 }
 
-/// What the provisioning program says of the taskservs beside a settings file: the records of `taskserv
-/// list`, or the message with which it refuses.
-fn told(settings: &Path, names: &[&str]) -> Option<Result<Vec<Value>, String>> {
+/// The Nushell that the provisioning program runs in, where there is one.
+fn nu() -> Option<Command> {
     let nu = std::env::var_os("ORCHESTRATOR_TEST_NU");
-    assert!(
-        nu.is_some() || std::env::var_os("ORCHESTRATOR_CI").is_none(),
-        "CI must name nu in ORCHESTRATOR_TEST_NU"
-    );
+    let may_be_without = std::env::var_os("ORCHESTRATOR_CI").is_none();
+    assert!(nu.is_some() || may_be_without, "CI must name nu in ORCHESTRATOR_TEST_NU");
     let Some(nu) = nu else {
         eprintln!("not tested: ORCHESTRATOR_TEST_NU names no nu");
         return None;
     };
+    let mut command = Command::new(nu);
+    command.args(["-n", "--no-std-lib"]);
+    Some(command)
+}
+
+/// What the provisioning program says of the taskservs beside a settings file: the records of `taskserv
+/// list`, or the message with which it refuses.
+fn told(settings: &Path, names: &[&str]) -> Option<Result<Vec<Value>, String>> {
     let worker = own().join("../worker/worker.nu");
-    let output = Command::new(nu)
-        .args(["-n", "--no-std-lib"])
+    let output = nu()?
         .arg(worker)
         .args(["taskserv", "list"])
         .args(names)
@@ -392,5 +396,62 @@ fn both_readers_refuse_the_same() {
             (Err(message), Err(key)) => assert!(message.contains(key), "{text}: {message}"),
             (told, _) => panic!("{text}: {told:?}"),
         }
+    }
+}
+
+#[test]
+fn both_readers_choose_the_same() {
+    let parameter = |name: &str, kind: &str, default: &str| {
+        format!("[parameters.{name}]\ntype = '{kind}'\n{default}\nabout = 'a'\n")
+    };
+    let text = [
+        "description = 'd'\nroles = ['first', 'second']\n".to_owned(),
+        parameter("word", "text", ""),
+        parameter("on", "boolean", "default = true"),
+        parameter("port", "integer -5 9", "default = 3"),
+        parameter("place", "address", "default = '10.0.0.1'"),
+        parameter("host", "label", "default = 'h'"),
+        parameter("mode", "choice a b", "default = 'b'"),
+    ];
+    let (place, library) = place(&[("t", &text.concat())]);
+    let with = |name: &str, values: &[Value]| -> Vec<Value> {
+        values.iter().map(|value| json!({"word": "w", name: value})).collect()
+    };
+    let cases: Vec<Value> = [
+        vec![json!({}), json!({"word": "w"}), json!({"word": "w", "other": 1})],
+        with(
+            "word",
+            &[json!("a b"), json!(""), json!("a\nb"), json!(1), json!(true), json!(null), json!([1])],
+        ),
+        with("on", &[json!(false), json!("true"), json!(0), json!(null)]),
+        with("port", &[json!(-5), json!(9), json!(10), json!("3"), json!(3.0), json!(null)]),
+        with("place", &[json!("1.2.3.4"), json!("01.2.3.4"), json!("1.2.3"), json!("256.1.1.1"), json!(1)]),
+        with("host", &[json!("a-1"), json!("A"), json!("a."), json!("")]),
+        with("mode", &[json!("a"), json!("c"), json!("a b")]),
+        with("role", &[json!("first"), json!("second"), json!("third"), json!(1)]),
+    ]
+    .concat();
+    let program = "use taskservs.nu
+        let taskserv = taskservs load t [$env.PLACE]
+        $env.CASES | from json | each --keep-empty {|options| try { $taskserv | taskservs choices n1 $options } catch { null } } | to json --raw";
+    let Some(mut nu) = nu() else { return };
+    let output = nu
+        .args(["-I".as_ref(), own().join("../worker").as_os_str(), "-c".as_ref(), program.as_ref()])
+        .env("PLACE", place.path())
+        .env("CASES", json!(cases).to_string())
+        .output()
+        .unwrap();
+    let told: Vec<Value> = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let taskserv = library.load("t").unwrap();
+    let choose = |options: &Value| {
+        let options: BTreeMap<String, Value> = serde_json::from_value(options.clone()).unwrap();
+        let chosen = taskserv.choose("n1", &options, None).ok()?;
+        Some(json!({"parameters": chosen.parameters, "role": chosen.role}))
+    };
+    assert!(told.iter().any(Value::is_null) && told.iter().any(Value::is_object));
+    assert_eq!(told.len(), cases.len());
+    for (options, told) in cases.iter().zip(told) {
+        assert_eq!(choose(options).unwrap_or_default(), told, "{options}");
     }
 }
