@@ -5,6 +5,9 @@
 //! already is [`ContainerError::Exists`], which a caller that repeats a step takes for done after a look
 //! at the labels. Removing what is not there is no error.
 
+pub mod calls;
+pub mod scripted;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 

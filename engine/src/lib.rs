@@ -11,12 +11,14 @@
 //!   which program is run, [`actions`] what the engine does itself, [`logs`] what attempts printed.
 //! - [`test_environment`]: what a test environment is to become; [`taskservs`] and [`topologies`] read what
 //!   it is made of, [`toml_text`] says where in a file a mistake is.
+//! - [`containers`]: what is needed of a container engine; [`container_manager`]: Docker as one.
 //! - [`service`] answers requests, [`server`] carries them over the local socket, [`doctor`] checks the
 //!   set-up.
 
 pub mod actions;
 pub mod backoff;
 pub mod config;
+pub mod container_manager;
 pub mod containers;
 pub mod dispatch;
 pub mod doctor;
