@@ -19,8 +19,8 @@ use crate::sse::Events;
 const GIB: u64 = 1 << 30;
 /// A user who is neither root nor whoever runs the tests.
 const NOBODY: u32 = 65_534;
-/// A well-formed id that no task has.
-const NO_TASK: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+/// A well-formed id that no task and no environment has.
+const NOBODYS: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// How a row is sent, and what came back, if anything can.
 type Send = fn(&mut Door) -> Option<Answer>;
@@ -67,6 +67,20 @@ const CASES: &[(&str, Send)] = &[
     ("a secret's value in place of a reference", |door| {
         tasks(door, r#"[{"script": "ok", "secrets": {"PASSWORD": "hunter2"}}]"#)
     }),
+    (r#"an unknown kind of environment: `"type": "vm"`"#, |door| environment(door, json!({"type": "vm"}))),
+    (r#"an unknown field of a node: `"rolle"`"#, |door| {
+        topology(door, json!([{"name": "a"}, {"name": "b", "rolle": "member"}]))
+    }),
+    ("a field left out of a fault: no `node`", |door| {
+        let body = r#"{"fault": {"kind": "kill"}}"#;
+        Some(door.post(&format!("/test/environments/{NOBODYS}/faults"), body))
+    }),
+    ("a hostile node name: `../../etc`", |door| topology(door, json!([{"name": "../../etc"}]))),
+    ("a taskserv that is not there: `nowhere`", |door| {
+        environment(door, json!({"type": "single_taskserv", "taskserv": "nowhere"}))
+    }),
+    ("a test's script that does not exist", |door| tested(door, "./nowhere.sh")),
+    ("a test's script outside `script_roots`", |door| tested(door, "/bin/sh")),
     ("no server to delete", |door| Some(door.post("/workflows/servers/delete", &with("servers", json!([]))))),
     ("a cycle: `a` after `b` after `a`", |door| {
         let cycle = r#"[{"name": "a", "script": "ok", "after": ["b"]}, {"name": "b", "script": "ok", "after": ["a"]}]"#;
@@ -90,8 +104,13 @@ const CASES: &[(&str, Send)] = &[
         Some(door.talk(door.request("GET", "/tasks", &["Origin: https://example.org"], "")))
     }),
     ("another user's process on loopback", strangers),
-    ("an unknown id", |door| Some(door.get(&format!("/tasks/{NO_TASK}")))),
+    ("an unknown id", |door| Some(door.get(&format!("/tasks/{NOBODYS}")))),
     ("an id that is none", |door| Some(door.get("/tasks/web-01"))),
+    ("an environment's id that is none", |door| Some(door.get("/test/environments/redis"))),
+    ("an unknown environment", |door| Some(door.get(&format!("/test/environments/{NOBODYS}")))),
+    ("an unknown state of environments in a query", |door| {
+        Some(door.get("/test/environments?status=broken"))
+    }),
     ("a path that climbs: `/tasks/..%2F..%2Fetc%2Fpasswd`", |door| {
         Some(door.get("/tasks/..%2F..%2Fetc%2Fpasswd"))
     }),
@@ -138,6 +157,22 @@ fn servers(door: &mut Door, body: &str) -> Option<Answer> {
 
 fn tasks(door: &mut Door, tasks: &str) -> Option<Answer> {
     Some(door.post("/workflows", &format!(r#"{{"tasks": {tasks}}}"#)))
+}
+
+fn environment(door: &mut Door, config: Value) -> Option<Answer> {
+    Some(door.post("/test/environments/create", &json!({"config": config}).to_string()))
+}
+
+fn topology(door: &mut Door, nodes: Value) -> Option<Answer> {
+    let topology = json!({"nodes": nodes});
+    environment(door, json!({"type": "cluster_topology", "cluster_type": "web", "topology": topology}))
+}
+
+/// An environment whose run would have this test.
+fn tested(door: &mut Door, script: &str) -> Option<Answer> {
+    let config = json!({"type": "single_taskserv", "taskserv": "redis"});
+    let body = json!({"config": config, "auto_start": true, "run": {"tests": [{"script": script}]}});
+    Some(door.post("/test/environments/create", &body.to_string()))
 }
 
 /// A body whose end is not told, and does not come before it is too much.

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Instant;
 
+use orchestrator_protocol::environment::EnvironmentRequest;
 use orchestrator_tests::wait;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
@@ -27,6 +28,8 @@ fn every_line_of_the_page_does_what_it_says() {
     let (Some(nu), Some(docker)) = (needed("nu", nushell()), needed("Docker", docker())) else { return };
     let page = Page::read();
     let _servers = Servers::none(&docker);
+    // Before the engine, so that it is gone when what it may have left is removed.
+    let mut queued = Queued { docker: docker.clone(), id: String::new(), environment: String::new() };
     let mut door = Door::closed(&["--nu-path", nu.to_str().unwrap()]);
     let image = std::env::var("ORCHESTRATOR_TEST_IMAGE").unwrap_or_else(|_| IMAGE.into());
     for (name, content) in &page.files {
@@ -40,17 +43,43 @@ fn every_line_of_the_page_does_what_it_says() {
         door.address
     );
     fs::write(elsewhere.path().join(".curlrc"), config).unwrap();
-    let mut id = String::new();
     for line in &page.lines {
-        let typed = Typed::run(line, elsewhere.path(), &id);
+        let typed = Typed::run(line, &line.command.replace(IMAGE, &image), elsewhere.path(), &queued);
         typed.check(line, &door);
-        let data =
-            serde_json::from_str(&typed.output).map_or(Value::Null, |answer: Value| answer["data"].clone());
-        if let Some(queued) = data.as_str() {
-            id = queued.to_owned();
-        }
+        let answer: Value = serde_json::from_str(&typed.output).unwrap_or_default();
+        queued.take_note(&answer["data"]);
     }
     assert!(door.engine.wait_ended().success(), "the last line stops it:\n{}", door.engine.log());
+}
+
+/// What was queued last, as the lines of the page name it. What a failure leaves of the environment is
+/// removed.
+struct Queued {
+    docker: PathBuf,
+    /// `$ID`
+    id: String,
+    /// `$ENVIRONMENT`
+    environment: String,
+}
+
+impl Queued {
+    fn take_note(&mut self, data: &Value) {
+        if let Some(id) = data.as_str() {
+            id.clone_into(&mut self.id);
+        }
+        if let (Some(task), Some(environment)) = (data["task"].as_str(), data["environment"].as_str()) {
+            task.clone_into(&mut self.id);
+            environment.clone_into(&mut self.environment);
+        }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if !self.environment.is_empty() {
+            remove(&self.docker, &format!("orchestrator.environment={}", self.environment));
+        }
+    }
 }
 
 /// A line that was typed.
@@ -62,10 +91,10 @@ struct Typed {
 
 impl Typed {
     /// Types a line, and waits for its end, or, of a stream that has none, for what the page shows of it.
-    fn run(line: &Line, directory: &Path, id: &str) -> Self {
+    fn run(line: &Line, command: &str, directory: &Path, queued: &Queued) -> Self {
         let mut shell = Command::new("bash");
-        shell.args(["-c", &format!("exec {}", line.command)]).current_dir(directory).process_group(0);
-        shell.env("CURL_HOME", directory).env("ID", id);
+        shell.args(["-c", &format!("exec {command}")]).current_dir(directory).process_group(0);
+        shell.env("CURL_HOME", directory).env("ID", &queued.id).env("ENVIRONMENT", &queued.environment);
         for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
             shell.env_remove(proxy);
         }
@@ -152,12 +181,20 @@ fn every_endpoint_has_a_line_and_every_line_an_endpoint() {
     assert_eq!(typed, endpoints);
 }
 
+#[test]
+fn bodies_that_are_shown_only_are_requests() {
+    for body in Page::read().bodies {
+        let request = serde_json::from_value::<EnvironmentRequest>(body.clone());
+        assert!(request.is_ok(), "{body}: {request:?}");
+    }
+}
+
 /// The method and the path of a line.
 fn endpoint(command: &str) -> String {
-    let method = if command.contains("-X POST") { "POST" } else { "GET" };
+    let method = command.split_once("-X ").map_or("GET", |(_, rest)| rest.split(' ').next().unwrap());
     let (_, rest) = command.split_once("http://127.0.0.1:8080").unwrap();
     let path = rest.split(['?', '"', '\'', ' ']).next().unwrap();
-    format!("{method} {}", path.replace("$ID", "{id}"))
+    format!("{method} {}", path.replace("$ID", "{id}").replace("$ENVIRONMENT", "{id}"))
 }
 
 /// The Docker client, where there is a daemon too.
@@ -181,9 +218,10 @@ impl Servers {
         let ours = fs::File::options().create(true).truncate(false).write(true).open(path).unwrap();
         flock(&ours, FlockOperation::LockExclusive).unwrap();
         if ours.metadata().unwrap().len() > 0 {
-            remove(docker);
+            remove(docker, &of_the_infra());
         }
-        let found = of_the_infra(docker, r#""$0" ps --all --filter "$1" --format '{{.Names}}'"#);
+        let found =
+            with_label(docker, &of_the_infra(), r#""$0" ps --all --filter "$1" --format '{{.Names}}'"#);
         assert_eq!(found, "", "this test makes servers of the infra {INFRA}, and there are some already");
         ours.set_len(1).unwrap();
         Self { docker: docker.to_owned(), ours }
@@ -192,23 +230,29 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        remove(&self.docker);
+        remove(&self.docker, &of_the_infra());
         self.ours.set_len(0).unwrap();
     }
 }
 
-fn remove(docker: &Path) {
+/// The label of what belongs to the infra.
+fn of_the_infra() -> String {
+    format!("orchestrator.infra={INFRA}")
+}
+
+fn remove(docker: &Path, label: &str) {
     for line in [
         r#""$0" ps --all --quiet --filter "$1" | xargs --no-run-if-empty "$0" rm --force --volumes"#,
         r#""$0" network ls --quiet --filter "$1" | xargs --no-run-if-empty "$0" network rm"#,
+        r#""$0" volume ls --quiet --filter "$1" | xargs --no-run-if-empty "$0" volume rm"#,
     ] {
-        of_the_infra(docker, line);
+        with_label(docker, label, line);
     }
 }
 
-/// Runs a line of the shell, in which `$0` is the Docker client and `$1` chooses what is the infra's.
-fn of_the_infra(docker: &Path, line: &str) -> String {
-    let label = format!("label=orchestrator.infra={INFRA}");
+/// Runs a line of the shell, in which `$0` is the Docker client and `$1` chooses what has a label.
+fn with_label(docker: &Path, label: &str, line: &str) -> String {
+    let label = format!("label={label}");
     let output = Command::new("sh").args(["-c", line]).arg(docker).arg(label).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

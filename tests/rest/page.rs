@@ -11,6 +11,8 @@ pub struct Page {
     pub files: Vec<(String, String)>,
     /// The curl lines, in order.
     pub lines: Vec<Line>,
+    /// Bodies that are shown and not sent.
+    pub bodies: Vec<Value>,
     /// The table of bad input.
     pub rows: Vec<Row>,
 }
@@ -50,7 +52,7 @@ impl Page {
     }
 
     fn parse(text: &str) -> Self {
-        let mut page = Self { files: Vec::new(), lines: Vec::new(), rows: Vec::new() };
+        let mut page = Self { files: Vec::new(), lines: Vec::new(), bodies: Vec::new(), rows: Vec::new() };
         let mut lines = text.lines().enumerate();
         while let Some((_, line)) = lines.next() {
             if let Some(info) = line.strip_prefix("```") {
@@ -72,8 +74,9 @@ impl Page {
     fn block(&mut self, info: &str, block: &[(usize, &str)]) {
         let whole = || block.iter().map(|(_, line)| format!("{line}\n")).collect::<String>();
         match info.split_once(' ').unwrap_or((info, "")) {
-            ("sh", _) => self.lines.extend(block.iter().filter_map(|(at, line)| curl(at + 1, line))),
+            ("sh", "") => self.lines.extend(block.iter().filter_map(|(at, line)| curl(at + 1, line))),
             ("json", "") => self.show(Shown::Json(serde_json::from_str(&whole()).unwrap())),
+            ("json", "body") => self.bodies.push(serde_json::from_str(&whole()).unwrap()),
             ("text", _) => self.show(Shown::Text(block.iter().map(|(_, line)| (*line).to_owned()).collect())),
             (_, "" | "envelope") => {}
             (_, file) => self.files.push((file.to_owned(), whole())),
