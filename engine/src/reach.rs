@@ -35,7 +35,7 @@ impl Reach {
             Request::Provision(request) => {
                 let cwd = self.directory(request.cwd.as_deref());
                 request.settings = self
-                    .resolve("settings", &cwd, &request.settings)
+                    .resolve("settings file", &cwd, &request.settings)
                     .map_err(|error| error.with_field("settings"))?;
                 request.cwd = Some(text(cwd));
             }

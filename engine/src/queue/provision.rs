@@ -112,7 +112,8 @@ impl Queue {
         check_environment(&request.env)?;
         check_secrets(&request.secrets)?;
         let cwd = working_directory(request.cwd.as_deref())?;
-        let settings = readable_file("settings", &cwd, &request.settings)?;
+        let settings = readable_file("settings file", &cwd, &request.settings)
+            .map_err(|error| error.with_field("settings"))?;
         let text = fs::read(&settings).map_err(|error| {
             Error::invalid(format!("the settings file {settings} cannot be read: {error}"))
         })?;

@@ -136,8 +136,9 @@ impl Queue {
     /// What new tasks depend on must exist and not have ended badly.
     async fn check_existing_dependencies(&self, draft: &mut Draft<'_>, tasks: &[Task]) -> Result<(), Error> {
         let ours: HashMap<TaskId, ()> = tasks.iter().map(|task| (task.id, ())).collect();
-        for task in tasks {
-            for dependency in task.depends_on.iter().filter(|id| !ours.contains_key(id)) {
+        for (index, task) in tasks.iter().enumerate() {
+            let foreign = task.depends_on.iter().enumerate().filter(|(_, id)| !ours.contains_key(id));
+            for (position, dependency) in foreign {
                 let status = draft.get(*dependency).await?.map(|task| (task.status, task.name.clone()));
                 let problem = match status {
                     None => "does not exist".to_owned(),
@@ -150,7 +151,7 @@ impl Queue {
                     task.name
                 ))
                 .with_help("nothing was queued; retry the dependency first, or leave it out")
-                .with_field("depends_on"));
+                .with_field(format!("tasks[{index}].depends_on[{position}]")));
             }
         }
         Ok(())
@@ -212,7 +213,8 @@ impl Queue {
 
     fn new_command(&self, id: TaskId, task_name: &str, new: &NewTask) -> Result<Task, Error> {
         let cwd = working_directory(new.cwd.as_deref())?;
-        let script = readable_file("script", &cwd, &new.script)?;
+        let script =
+            readable_file("script", &cwd, &new.script).map_err(|error| error.with_field("script"))?;
         check_executable(&script)?;
         check_environment(&new.env)?;
         check_secrets(&new.secrets)?;
@@ -334,7 +336,7 @@ pub(super) fn working_directory(cwd: Option<&str>) -> Result<PathBuf, Error> {
 }
 
 /// The absolute path of a file that can be read.
-pub(super) fn readable_file(field: &'static str, cwd: &Path, path: &str) -> Result<String, Error> {
+pub(super) fn readable_file(what: &str, cwd: &Path, path: &str) -> Result<String, Error> {
     let full = cwd.join(path);
     let problem = match fs::File::open(&full).and_then(|file| file.metadata()) {
         Ok(metadata) if metadata.is_file() => None,
@@ -343,9 +345,8 @@ pub(super) fn readable_file(field: &'static str, cwd: &Path, path: &str) -> Resu
         Err(error) => Some(format!("cannot be read: {error}")),
     };
     match problem {
-        Some(problem) => Err(Error::invalid(format!("the {field} {} {problem}", full.display()))
-            .with_help("relative paths start at the working directory of whoever submits")
-            .with_field(field)),
+        Some(problem) => Err(Error::invalid(format!("the {what} {} {problem}", full.display()))
+            .with_help("relative paths start at the working directory of whoever submits")),
         None => Ok(std::path::absolute(&full).unwrap_or(full).to_string_lossy().into_owned()),
     }
 }
