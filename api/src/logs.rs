@@ -220,13 +220,23 @@ fn positive(value: &str, most: u64) -> Result<u64, String> {
     }
 }
 
-/// Whether bare lines are asked for: `text/plain` among what is accepted.
+/// Whether bare lines are asked for: `text/plain` is accepted, and what else there would be is not
+/// preferred to it (RFC 9110, 12.5.1). Of what is equally welcome the first one wins.
 fn wants_plain(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|range| range.trim().eq_ignore_ascii_case("text/plain"))
+    let offered = accepted.flat_map(|value| value.split(',')).filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_plain = match parts.next()?.to_ascii_lowercase().as_str() {
+            "text/plain" => true,
+            "application/json" | "application/*" | "text/event-stream" | "*/*" => false,
+            _ => return None,
+        };
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let quality: f32 = quality.map_or(Some(1.0), |quality| quality.parse().ok())?;
+        (quality > 0.0).then_some((is_plain, quality))
+    });
+    let best = offered.reduce(|best, other| if other.1 > best.1 { other } else { best });
+    best.is_some_and(|(is_plain, _)| is_plain)
 }
 
 fn plain(body: Body) -> Response {
