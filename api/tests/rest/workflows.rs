@@ -465,3 +465,23 @@ async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
     assert_eq!((answer.status, &answer.json()["code"]), (408, &json!("too_slow")));
     assert_eq!(answer.headers[header::CONNECTION], "close");
 }
+
+#[tokio::test]
+async fn a_list_is_no_object_at_any_depth() {
+    let task = r#"["greet","hello.nu",null,null,{},{},[],[],0,null,{},null,null,null,null,null]"#;
+    let table = [
+        (format!(r#"{{"tasks":[{task}]}}"#), "tasks[0]"),
+        (r#"{"tasks":[{"script":"a.nu","retry":[3,1000,60000]}]}"#.to_owned(), "tasks[0].retry"),
+    ];
+    for (body, field) in table {
+        let service = Fake::healthy();
+        let answer = post(&service, "/workflows", &body).await;
+        assert_eq!(answer.status, 422, "{body}: {answer:?}");
+        assert_eq!(answer.json()["details"]["field"], field);
+        assert_eq!(service.asked(), []);
+    }
+    let service = Fake::healthy();
+    let body = r#"{"infra":"production","settings":"s.yaml","retry":[3,1000,60000]}"#;
+    let answer = post(&service, "/workflows/servers/create", body).await;
+    assert_eq!((answer.status, service.asked()), (422, vec![]), "{answer:?}");
+}
