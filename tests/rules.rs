@@ -130,3 +130,23 @@ async fn a_key_answers_also_when_the_script_is_gone() {
     fs::remove_file(directory.path().join("script.nu")).unwrap();
     assert_eq!(queue.submit("test", &request).await.unwrap().id, first.id);
 }
+
+#[test]
+fn a_pipe_in_place_of_a_file_holds_up_nobody() {
+    let (told, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe.nu");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        let mut task = task(directory.path(), "piped", &[]);
+        task.script = pipe.to_str().unwrap().to_owned();
+        let request = SubmitRequest { tasks: vec![task], ..SubmitRequest::default() };
+        let queue = queue(directory.path(), 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refused = runtime.block_on(queue.submit("test", &request)).unwrap_err();
+        told.send(refused.message).unwrap();
+    });
+    let message = answer.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(message.ends_with("is not a file"), "{message}");
+}

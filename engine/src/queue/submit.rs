@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{TimeDelta, Utc};
@@ -13,6 +13,7 @@ use orchestrator_protocol::task::{
 };
 use orchestrator_protocol::{Error, name};
 use orchestrator_storage::{Expect, Fields, Key, Table};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -338,7 +339,10 @@ pub(super) fn working_directory(cwd: Option<&str>) -> Result<PathBuf, Error> {
 /// The absolute path of a file that can be read.
 pub(super) fn readable_file(what: &str, cwd: &Path, path: &str) -> Result<String, Error> {
     let full = cwd.join(path);
-    let problem = match fs::File::open(&full).and_then(|file| file.metadata()) {
+    // A pipe that nobody writes to would hold up whoever opens it.
+    let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let opened = fs::OpenOptions::new().read(true).custom_flags(without_waiting).open(&full);
+    let problem = match opened.and_then(|file| file.metadata()) {
         Ok(metadata) if metadata.is_file() => None,
         Ok(_) => Some("is not a file".to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("does not exist".to_owned()),
