@@ -52,18 +52,31 @@ fn principal(caller: &Caller) -> &'static str {
 impl Service for EngineService {
     async fn call(&self, caller: &Caller, mut request: Request) -> Result<Response> {
         let principal = principal(caller);
-        if matches!(caller, Caller::LoopbackOwner) {
-            self.config.reach.confine(&mut request)?;
-        }
+        let asked = match caller {
+            Caller::Local { .. } => None,
+            Caller::LoopbackOwner => {
+                let asked = request.clone();
+                self.config.reach.confine(&mut request)?;
+                Some(asked)
+            }
+        };
         Ok(match request {
             Request::Status(_) => Response::Status(Box::new(self.status().await?)),
             Request::Diagnose(_) => {
                 Response::Diagnose(doctor::diagnose(&self.config, &self.programs, &self.queue).await)
             }
-            Request::Submit(request) => Response::Submit(self.queue.submit(principal, &request).await?),
-            Request::Provision(request) => {
-                Response::Provision(self.queue.provision(principal, &request).await?)
-            }
+            Request::Submit(request) => Response::Submit(match asked {
+                Some(Request::Submit(asked)) => {
+                    self.queue.submit_resolved(principal, &asked, &request).await?
+                }
+                _ => self.queue.submit(principal, &request).await?,
+            }),
+            Request::Provision(request) => Response::Provision(match asked {
+                Some(Request::Provision(asked)) => {
+                    self.queue.provision_resolved(principal, &asked, &request).await?
+                }
+                _ => self.queue.provision(principal, &request).await?,
+            }),
             Request::GetTask(request) => Response::GetTask(Box::new(self.queue.task(request.id).await?)),
             Request::ListTasks(request) => Response::ListTasks(self.list(&request).await?),
             Request::Explain(request) => Response::Explain(self.queue.explain(request.id).await?),

@@ -48,12 +48,24 @@ pub fn idempotency_key(principal: &str, key: &str) -> Key {
 impl Queue {
     /// Queues tasks, all of them or none.
     pub async fn submit(&self, principal: &str, request: &SubmitRequest) -> Result<Submitted, Error> {
+        self.submit_resolved(principal, request, request).await
+    }
+
+    /// The same with the paths of a request resolved. Its key goes by what was asked: that stays the same
+    /// whatever becomes of files and links.
+    pub async fn submit_resolved(
+        &self,
+        principal: &str,
+        asked: &SubmitRequest,
+        resolved: &SubmitRequest,
+    ) -> Result<Submitted, Error> {
+        let key = asked.idempotency_key.as_deref();
         // Before any look at files: they may be gone by now.
-        if let Some(earlier) = self.used(principal, request.idempotency_key.as_deref(), request).await? {
+        if let Some(earlier) = self.used(principal, key, asked).await? {
             return Ok(earlier);
         }
-        let (tasks, submitted) = self.plan_tasks(request)?;
-        self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
+        let (tasks, submitted) = self.plan_tasks(resolved)?;
+        self.queue_tasks(principal, key, asked, tasks, submitted).await
     }
 
     /// What a key was used for before.
