@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, header};
+use futures::FutureExt;
 use orchestrator_api::limits::Limits;
 use orchestrator_protocol::Error;
 use orchestrator_protocol::event::Item;
@@ -484,4 +485,23 @@ async fn a_list_is_no_object_at_any_depth() {
     let body = r#"{"infra":"production","settings":"s.yaml","retry":[3,1000,60000]}"#;
     let answer = post(&service, "/workflows/servers/create", body).await;
     assert_eq!((answer.status, service.asked()), (422, vec![]), "{answer:?}");
+}
+
+#[tokio::test]
+async fn changes_whose_clients_are_gone_count_among_those_that_are_made() {
+    let service = Fake::healthy();
+    service.open.send_replace(false);
+    let router = router_within(&service, Limits { requests: 1, waits: 1, ..Limits::default() });
+    let (path, body) = PATHS[0];
+    for count in 1..=2 {
+        let gone = tokio::spawn(router.clone().oneshot(posting(path, body)));
+        service.has_been_asked(count).await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+    }
+    let refused = router.clone().oneshot(posting(path, body)).now_or_never().unwrap().unwrap();
+    assert_eq!((refused.status().as_u16(), service.asked().len()), (503, 2));
+    service.open.send_replace(true);
+    service.has_answered(2).await;
+    assert_eq!(router.oneshot(posting(path, body)).await.unwrap().status(), 202);
 }
