@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
 use orchestrator_protocol::event::{Item, TaskEvent};
+use orchestrator_protocol::frame;
 use orchestrator_protocol::request::{
     Changed, EngineMode, EngineStatus, EventsRequest, ListTasks, QueuePauses, Request, Response, StopMode,
     Stopping, StorageStatus, Subscription, TaskPage,
@@ -26,6 +27,8 @@ use crate::{doctor, logs, records};
 /// How many tasks a page holds unless asked otherwise, and at most.
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
+/// How much of stored tasks a page holds, in bytes; but one task at least. Half of what a frame holds.
+const MAX_PAGE_BYTES: usize = frame::MAX_FRAME_BYTES / 2;
 
 /// What answers for the engine.
 pub struct EngineService {
@@ -204,7 +207,7 @@ impl EngineService {
             after: request.cursor.as_deref().map(Into::into),
             limit: limit + 1,
         };
-        let mut skip = request.offset;
+        let (mut skip, mut bytes) = (request.offset, 0);
         let mut tasks: Vec<Task> = Vec::with_capacity(limit);
         loop {
             let page = self.queue.store().list(&query).await.map_err(records::storage_error)?;
@@ -217,7 +220,8 @@ impl EngineService {
                     skip -= 1;
                     continue;
                 }
-                if tasks.len() == limit {
+                bytes += record.body.get().len();
+                if tasks.len() == limit || (bytes > MAX_PAGE_BYTES && !tasks.is_empty()) {
                     let cursor = tasks.last().map(|task| task.id.to_string());
                     return Ok(TaskPage { tasks, cursor });
                 }
