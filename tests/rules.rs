@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use orchestrator_engine::config::RetentionSettings;
+use orchestrator_protocol::ErrorCode;
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, TaskStatus};
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
@@ -157,6 +158,19 @@ fn a_pipe_in_place_of_a_file_holds_up_nobody() {
     });
     let message = answer.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(message.ends_with("is not a file"), "{message}");
+}
+
+#[tokio::test]
+async fn a_reason_is_a_text_that_can_be_kept_with_every_task_and_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 1);
+    let id = submit(&queue, vec![task(directory.path(), "a", &[])], None).await.id.unwrap();
+    for bad in ["x".repeat(1_001), "\u{1b}[2Jgone".to_owned()] {
+        let refused = queue.cancel(id, &bad).await.unwrap_err();
+        assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::Invalid, Some("reason")));
+        assert_eq!(queue.task(id).await.unwrap().status, TaskStatus::Pending);
+    }
+    queue.cancel(id, "not needed:\n\tgone at last").await.unwrap();
 }
 
 /// A store that is as quick as the one inside, and tells of its first commit when the test says so.

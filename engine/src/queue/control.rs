@@ -15,6 +15,9 @@ use crate::records;
 
 /// How many records one look into the store returns here.
 const PAGE: usize = 1_000;
+/// How long the reason of a cancellation may be, in bytes: it is kept with every task of a workflow, and
+/// with every event of those.
+const MAX_REASON_BYTES: usize = 1_000;
 
 pub(super) fn pauses_key() -> Key {
     Key::new(Table::Control, "pauses")
@@ -26,6 +29,14 @@ impl Queue {
     ///
     /// Returns the tasks that this has changed, besides the task itself.
     pub async fn cancel(&self, id: TaskId, reason: &str) -> Result<Vec<TaskId>, Error> {
+        let is_text = reason.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t'));
+        if reason.len() > MAX_REASON_BYTES || !is_text {
+            return Err(Error::invalid(format!(
+                "the reason is longer than {MAX_REASON_BYTES} bytes or not text"
+            ))
+            .with_help("nothing was cancelled")
+            .with_field("reason"));
+        }
         let is_workflow = self.request_cancel(id, reason, None).await?;
         let mut others = Vec::new();
         if is_workflow {
