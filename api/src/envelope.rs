@@ -92,6 +92,8 @@ pub struct ApiError {
     details: Map<String, Value>,
     data: Value,
     closes: bool,
+    /// Whether what was asked may have been done, so that nobody should ask it again unseen.
+    may_be_done: bool,
 }
 
 impl ApiError {
@@ -133,6 +135,12 @@ impl ApiError {
     /// A fault of ours. The message is for the log.
     pub fn internal(message: impl Into<String>) -> Self {
         Error::internal(message).into()
+    }
+
+    /// The same, of a request that may have been done all the same: it says nothing of asking again.
+    pub(crate) fn of_what_may_be_done(mut self) -> Self {
+        self.may_be_done = true;
+        self
     }
 
     /// There is such a thing, but not for this method.
@@ -213,13 +221,22 @@ impl From<Error> for ApiError {
                     details: Map::new(),
                     data: Value::Null,
                     closes: false,
+                    may_be_done: false,
                 };
             }
         };
         let mut details = Map::new();
         details.extend(error.help.map(|help| ("help".to_owned(), help.into())));
         details.extend(error.field.map(|field| ("field".to_owned(), field.into())));
-        Self { status, code, message: error.message, details, data: Value::Null, closes: false }
+        Self {
+            status,
+            code,
+            message: error.message,
+            details,
+            data: Value::Null,
+            closes: false,
+            may_be_done: false,
+        }
     }
 }
 
@@ -232,9 +249,11 @@ impl From<ApiError> for Failure {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, closes) = (self.status, self.closes);
+        let (status, closes, may_be_done) = (self.status, self.closes, self.may_be_done);
         let mut response = (status, Json(Failure::from(self))).into_response();
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        let is_for_now = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        // Clients repeat by themselves what comes with this header.
+        if is_for_now && !may_be_done {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         if closes {

@@ -121,7 +121,8 @@ impl AppState {
                 .with_detail(
                     "help",
                     "look what became of it, or submit with an idempotency key, which makes it safe to ask again",
-                )),
+                )
+                .of_what_may_be_done()),
         }
     }
 

@@ -454,6 +454,7 @@ async fn a_submission_that_takes_too_long_is_not_called_refused() {
     let answer = post(&service, path, body).await;
     assert_eq!(answer.status, 503);
     assert!(answer.json()["error"].as_str().unwrap().contains("may still"), "{answer:?}");
+    assert!(!answer.headers.contains_key(header::RETRY_AFTER));
     assert!(answer.json()["details"]["help"].as_str().unwrap().contains("idempotency"), "{answer:?}");
 }
 
