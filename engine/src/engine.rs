@@ -172,8 +172,11 @@ impl Engine {
         self.wait_for_stop().await?;
         self.queue.set_mode(EngineMode::Stopping);
         self.no_more.cancel();
-        retention.abort();
-        sweeper.abort();
+        for housekeeping in [retention, sweeper] {
+            housekeeping.abort();
+            // Its end is a cancellation. Until then it holds the storage.
+            let _ = housekeeping.await;
+        }
         close.cancel();
         doors.close();
         if tokio::time::timeout(CLOSE_PATIENCE, doors.wait()).await.is_err() {
