@@ -95,8 +95,13 @@ impl Queue {
             let mut draft = self.draft();
             let task = draft.task(id).await?;
             let mut revive = if task.kind() == TaskKind::Workflow {
-                orchestrator_protocol::state::apply(task.status, Transition::Revive)?;
-                self.children(id, &[TaskStatus::Failed, TaskStatus::Cancelled]).await?
+                let (status, is_cancelled) = (task.status, task.cancel.is_some());
+                let ended_badly = self.children(id, &[TaskStatus::Failed, TaskStatus::Cancelled]).await?;
+                // What has failed of a workflow that goes on need not wait for the rest.
+                if status.is_final() || is_cancelled || ended_badly.is_empty() {
+                    orchestrator_protocol::state::apply(status, Transition::Revive)?;
+                }
+                ended_badly
             } else {
                 vec![id]
             };
