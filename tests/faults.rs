@@ -19,10 +19,10 @@ use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, Task, TaskId, TaskStatus, Work};
 use orchestrator_protocol::{Error, ErrorCode};
-use orchestrator_storage::Store;
 use orchestrator_storage::chaos::{ChaosPlan, ChaosStore};
 use orchestrator_storage::filesystem::faulty_disk::{Fault, FaultyDisk};
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
+use orchestrator_storage::{Store, StoreError};
 use orchestrator_tests::engine::TestEngine;
 use orchestrator_tests::wait;
 use tokio::task::JoinHandle;
@@ -106,9 +106,17 @@ fn script(directory: &Path, body: &str) -> std::path::PathBuf {
     path
 }
 
+/// Opens the store, as an engine does: a runner that was started in the last moment of the one before holds
+/// its lock until the system has closed, in the middle of its `exec`, what it is not to inherit.
 fn open(directory: &Path, disk: &FaultyDisk) -> Arc<FilesystemStore> {
     let options = FilesystemOptions { min_free_bytes: 0, ..FilesystemOptions::new(directory) };
-    Arc::new(FilesystemStore::open_on(options, Arc::new(disk.clone())).unwrap())
+    let store = wait::until("the lock of the store", || {
+        match FilesystemStore::open_on(options.clone(), Arc::new(disk.clone())) {
+            Err(StoreError::InUse { .. }) => None,
+            other => Some(other.unwrap()),
+        }
+    });
+    Arc::new(store)
 }
 
 fn starts(directory: &Path) -> Vec<String> {

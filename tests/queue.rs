@@ -311,6 +311,30 @@ fn lists_are_paged_filtered_and_searched() {
 }
 
 #[test]
+fn a_page_of_large_tasks_is_shorter_and_says_where_the_next_one_starts() {
+    let engine = TestEngine::started(ENGINE);
+    engine.ask(PauseQueue::default());
+    let script = engine.script("ok", "true");
+    let params = serde_json::Value::from("x".repeat(3 << 20));
+    let ids: Vec<TaskId> = (0..8)
+        .map(|_| engine.submit(NewTask { params: Some(params.clone()), ..engine.run(&script) }))
+        .collect();
+    let (mut listed, mut cursor, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = engine.ask(ListTasks { limit: Some(1_000), cursor, ..ListTasks::default() });
+        listed.extend(page.tasks.into_iter().map(|task| task.id));
+        pages += 1;
+        cursor = page.cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    listed.reverse();
+    assert_eq!(listed, ids);
+    assert!(pages > 1, "24 MiB are more than an answer holds");
+}
+
+#[test]
 fn bad_input_is_refused_whole_with_the_reason() {
     let engine = TestEngine::started(ENGINE);
     let script = engine.script("ok", "true");

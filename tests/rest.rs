@@ -23,3 +23,5 @@ mod docs;
 mod events;
 #[path = "rest/generated_client.rs"]
 mod generated_client;
+#[path = "rest/replays.rs"]
+mod replays;

@@ -2,13 +2,22 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use orchestrator_engine::config::RetentionSettings;
+use orchestrator_protocol::ErrorCode;
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, TaskStatus};
-use orchestrator_tests::queue::{queue, run, submit, task};
+use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
+use orchestrator_storage::{
+    Changes, Commit, Count, Filter, Key, Operation, Order, Page, Query, Record, Sequence, Store, StoreHealth,
+    StoreResult, Table,
+};
+use orchestrator_tests::queue::{queue, queue_on, run, submit, task};
+use tokio::sync::Notify;
 
 #[tokio::test]
 async fn what_depends_on_a_workflow_runs_when_it_has_completed() {
@@ -129,4 +138,124 @@ async fn a_key_answers_also_when_the_script_is_gone() {
     let first = queue.submit("test", &request).await.unwrap();
     fs::remove_file(directory.path().join("script.nu")).unwrap();
     assert_eq!(queue.submit("test", &request).await.unwrap().id, first.id);
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_holds_up_nobody() {
+    let (told, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe.nu");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        let mut task = task(directory.path(), "piped", &[]);
+        task.script = pipe.to_str().unwrap().to_owned();
+        let request = SubmitRequest { tasks: vec![task], ..SubmitRequest::default() };
+        let queue = queue(directory.path(), 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refused = runtime.block_on(queue.submit("test", &request)).unwrap_err();
+        told.send(refused.message).unwrap();
+    });
+    let message = answer.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(message.ends_with("is not a file"), "{message}");
+}
+
+#[tokio::test]
+async fn a_reason_is_a_text_that_can_be_kept_with_every_task_and_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 1);
+    let id = submit(&queue, vec![task(directory.path(), "a", &[])], None).await.id.unwrap();
+    for bad in ["x".repeat(1_001), "\u{1b}[2Jgone".to_owned()] {
+        let refused = queue.cancel(id, &bad).await.unwrap_err();
+        assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::Invalid, Some("reason")));
+        assert_eq!(queue.task(id).await.unwrap().status, TaskStatus::Pending);
+    }
+    queue.cancel(id, "not needed:\n\tgone at last").await.unwrap();
+}
+
+/// A store that is as quick as the one inside, and tells of its first commit when the test says so.
+struct Late {
+    inner: Arc<FilesystemStore>,
+    is_first: AtomicBool,
+    go: Notify,
+}
+
+#[async_trait::async_trait]
+impl Store for Late {
+    async fn get(&self, key: &Key) -> StoreResult<Option<Record>> {
+        self.inner.get(key).await
+    }
+
+    async fn list(&self, query: &Query) -> StoreResult<Page> {
+        self.inner.list(query).await
+    }
+
+    async fn counts(&self, table: Table) -> StoreResult<Vec<Count>> {
+        self.inner.counts(table).await
+    }
+
+    async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
+        let commit = self.inner.commit(operations).await;
+        if self.is_first.swap(false, Ordering::Relaxed) {
+            self.go.notified().await;
+        }
+        commit
+    }
+
+    async fn sequence(&self) -> StoreResult<Sequence> {
+        self.inner.sequence().await
+    }
+
+    async fn changes(&self, after: Sequence, limit: usize) -> StoreResult<Changes> {
+        self.inner.changes(after, limit).await
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<Sequence> {
+        self.inner.watch()
+    }
+
+    async fn health(&self) -> StoreHealth {
+        self.inner.health().await
+    }
+
+    async fn close(&self) -> StoreResult<()> {
+        self.inner.close().await
+    }
+}
+
+#[tokio::test]
+async fn the_last_event_of_a_task_is_how_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let inner = Arc::new(FilesystemStore::open(FilesystemOptions::new(directory.path())).unwrap());
+    let store = Arc::new(Late { inner, is_first: AtomicBool::new(true), go: Notify::new() });
+    let queue = queue_on(Arc::clone(&store) as Arc<dyn Store>, 1);
+    let mut events = queue.listen();
+    let cancelled_first = async {
+        let query = Query {
+            table: Table::Task,
+            filter: Filter::default(),
+            order: Order::NewestFirst,
+            after: None,
+            limit: 1,
+        };
+        let id = loop {
+            if let [record] = &store.inner.list(&query).await.unwrap().records[..] {
+                break record.key.id.parse().unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        queue.cancel(id, "not needed").await.unwrap();
+        store.go.notify_one();
+    };
+    tokio::join!(submit(&queue, vec![task(directory.path(), "a", &[])], None), cancelled_first);
+    submit(&queue, vec![task(directory.path(), "end", &[])], None).await;
+    let mut last = None;
+    loop {
+        let event = events.next().await.unwrap();
+        if event.name == "end" {
+            break;
+        }
+        last = Some(event.status);
+    }
+    assert_eq!(last, Some(TaskStatus::Cancelled));
 }

@@ -296,6 +296,25 @@ fn a_failed_server_is_retried_alone() {
 }
 
 #[test]
+fn what_failed_is_retried_while_the_rest_goes_on() {
+    let engine = engine();
+    fs::write(engine.directory().join("gate"), "").unwrap();
+    fs::write(engine.directory().join("fail.a"), "").unwrap();
+    let workflow = engine.ask(request(&engine, &["a", "b"])).id.unwrap();
+    let retry = orchestrator_protocol::request::RetryTask { id: workflow };
+    let failed = wait::until("one to fail", || {
+        let tasks = children(&engine, &engine.task(workflow));
+        (tasks[0].status == TaskStatus::Failed).then(|| tasks[0].id)
+    });
+    fs::remove_file(engine.directory().join("fail.a")).unwrap();
+    assert_eq!(engine.ask(retry).others, [failed]);
+    // Nothing has failed any more.
+    assert_eq!(engine.refused(retry).code, ErrorCode::Conflict);
+    fs::remove_file(engine.directory().join("gate")).unwrap();
+    assert_eq!(engine.wait(workflow).status, TaskStatus::Completed);
+}
+
+#[test]
 fn one_workflow_changes_an_infra_at_a_time_unless_asked_otherwise() {
     let engine = engine();
     let has_begun = |server: &str| engine.directory().join(format!("begun.{server}")).exists();

@@ -4,10 +4,16 @@
 //! wrong type, an unknown field or a missing one, is 422, with `details.field`. A body that is not said
 //! to be `application/json` is 415, so that no form of a page in a browser is ever taken for one.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{
+    self, Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::Value;
 use serde_json::error::Category;
 
@@ -27,7 +33,8 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Sent<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         check_type(request.headers())?;
-        parse(&read(request, state).await?).map(Self)
+        let Object(value) = parse(&read(request, state).await?)?;
+        Ok(Self(value))
     }
 }
 
@@ -42,7 +49,9 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for SentOrDefault<T> {
         let bytes = read(request, state).await?;
         match (bytes.is_empty(), is_typed) {
             (true, _) => Ok(Self(T::default())),
-            (false, true) => Ok(Self(parse::<Option<T>>(&bytes)?.unwrap_or_default())),
+            (false, true) => {
+                Ok(Self(parse::<Option<Object<T>>>(&bytes)?.map(|Object(value)| value).unwrap_or_default()))
+            }
             (false, false) => Err(not_json()),
         }
     }
@@ -84,11 +93,6 @@ async fn read(request: Request, state: &AppState) -> Result<Bytes, ApiError> {
 
 /// Reads JSON.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    // A list of the right length would be taken for the fields in their order.
-    let is_list = bytes.trim_ascii_start().starts_with(b"[");
-    if is_list && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
-        return Err(ApiError::invalid("the body means nothing: it is a list, and should be an object"));
-    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         // What means nothing may be followed by what is no JSON, which comes first.
@@ -143,4 +147,47 @@ fn field(path: &str, problem: &str) -> Option<String> {
         (Some(place), _) => Some(place.to_owned()),
         (None, name) => name.map(str::to_owned),
     }
+}
+
+/// What is read from an object only. A list of the right length would otherwise be taken for the fields
+/// in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Asked for a map, serde_json would refuse a list in its own words.
+        deserializer.deserialize_any(Fields(PhantomData)).map(Self)
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<T, A::Error> {
+        Err(de::Error::custom("it is a list, and should be an object"))
+    }
+}
+
+/// A field that holds an object, or nothing.
+pub(crate) fn object_if_any<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|Object(value)| value))
+}
+
+/// A field that holds objects.
+pub(crate) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|Object(value)| value).collect())
 }

@@ -92,6 +92,8 @@ pub struct ApiError {
     details: Map<String, Value>,
     data: Value,
     closes: bool,
+    /// Whether what was asked may have been done, so that nobody should ask it again unseen.
+    may_be_done: bool,
 }
 
 impl ApiError {
@@ -133,6 +135,12 @@ impl ApiError {
     /// A fault of ours. The message is for the log.
     pub fn internal(message: impl Into<String>) -> Self {
         Error::internal(message).into()
+    }
+
+    /// The same, of a request that may have been done all the same: it says nothing of asking again.
+    pub(crate) fn of_what_may_be_done(mut self) -> Self {
+        self.may_be_done = true;
+        self
     }
 
     /// There is such a thing, but not for this method.
@@ -213,13 +221,22 @@ impl From<Error> for ApiError {
                     details: Map::new(),
                     data: Value::Null,
                     closes: false,
+                    may_be_done: false,
                 };
             }
         };
         let mut details = Map::new();
         details.extend(error.help.map(|help| ("help".to_owned(), help.into())));
         details.extend(error.field.map(|field| ("field".to_owned(), field.into())));
-        Self { status, code, message: error.message, details, data: Value::Null, closes: false }
+        Self {
+            status,
+            code,
+            message: error.message,
+            details,
+            data: Value::Null,
+            closes: false,
+            may_be_done: false,
+        }
     }
 }
 
@@ -232,9 +249,11 @@ impl From<ApiError> for Failure {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, closes) = (self.status, self.closes);
+        let (status, closes, may_be_done) = (self.status, self.closes, self.may_be_done);
         let mut response = (status, Json(Failure::from(self))).into_response();
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        let is_for_now = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        // Clients repeat by themselves what comes with this header.
+        if is_for_now && !may_be_done {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         if closes {
@@ -244,11 +263,22 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Whether a media type is among those that a client says it accepts.
-pub(crate) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+/// Whether a media type is asked for: it is accepted, and what there would be otherwise is not preferred to
+/// it (RFC 9110, 12.5.1). Of what is equally welcome the first one wins.
+pub(crate) fn prefers(headers: &HeaderMap, media_type: &str) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|range| range.trim().eq_ignore_ascii_case(media_type))
+    let offered = accepted.flat_map(|value| value.split(',')).filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next()?.to_ascii_lowercase();
+        let is_meant = match name.as_str() {
+            name if name == media_type => true,
+            "application/json" | "application/*" | "text/event-stream" | "*/*" => false,
+            _ => return None,
+        };
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let quality: f32 = quality.map_or(Some(1.0), |quality| quality.parse().ok())?;
+        (quality > 0.0).then_some((is_meant, quality))
+    });
+    let best = offered.reduce(|best, other| if other.1 > best.1 { other } else { best });
+    best.is_some_and(|(is_meant, _)| is_meant)
 }

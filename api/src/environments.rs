@@ -32,7 +32,7 @@ use self::run::{FaultBody, RunBody};
 use self::view::{EnvironmentView, PrunedView, QueuedView, TopologyView};
 use crate::body::{Sent, SentOrDefault};
 use crate::engine::Nothing;
-use crate::envelope::{ApiError, Envelope, accepts};
+use crate::envelope::{ApiError, Envelope, prefers};
 use crate::query::{Parameters, flag, in_path, several, text};
 use crate::state::{AppState, Place};
 use crate::workflows::{REPLAYED, key};
@@ -123,7 +123,7 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     Parameters::of(&uri).finish()?;
     let environment = state.ask(GetEnvironment { id }).await?;
-    Ok(match accepts(&headers, "application/xml") {
+    Ok(match prefers(&headers, "application/xml") {
         true => ([(header::CONTENT_TYPE, XML)], junit(&environment)).into_response(),
         false => shown(*environment),
     })

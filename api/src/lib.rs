@@ -48,7 +48,8 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
-use tower_http::trace::TraceLayer;
+use tower_http::trace::{DefaultOnFailure, TraceLayer};
+use tracing::Level;
 
 use crate::envelope::ApiError;
 pub use crate::server::{AddressError, check_address, serve};
@@ -65,6 +66,7 @@ pub fn router(state: AppState) -> Router {
         })
         .layer(from_fn_with_state(state.clone(), guard::admit))
         .layer(DefaultBodyLimit::max(body_bytes))
-        .layer(TraceLayer::new_for_http())
+        // A 503 is an answer like any other: who made a fault of the engine has logged it.
+        .layer(TraceLayer::new_for_http().on_failure(DefaultOnFailure::new().level(Level::DEBUG)))
         .with_state(state)
 }

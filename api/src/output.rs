@@ -18,7 +18,7 @@ use orchestrator_protocol::request::Subscription;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::envelope::{ApiError, Envelope, accepts};
+use crate::envelope::{ApiError, Envelope, prefers};
 use crate::query::{Parameters, flag};
 use crate::sse;
 use crate::state::{Answers, AppState, LongPlace, Place};
@@ -115,7 +115,7 @@ pub(crate) async fn list<E: Entry>(
     prefix: Prefix<E>,
 ) -> Result<Response, ApiError> {
     let entries = collected::<E>(state, subscription).await?;
-    Ok(match accepts(headers, "text/plain") {
+    Ok(match prefers(headers, "text/plain") {
         true => plain(Body::from(entries.iter().map(|entry| bare(entry, prefix)).collect::<String>())),
         false => Envelope::new(entries).into_response(),
     })
@@ -133,7 +133,7 @@ pub(crate) async fn follow<E: Entry>(
     let place = place.for_long(state)?;
     let answers = state.open(subscription).await.map_err(ApiError::in_query)?;
     let output = Output { answers, _place: place };
-    Ok(match accepts(headers, "text/plain") {
+    Ok(match prefers(headers, "text/plain") {
         true => plain(Body::from_stream(lines::<E>(output, prefix))),
         false => sse::answer(state, events::<E>(output, end)),
     })

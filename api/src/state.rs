@@ -36,6 +36,9 @@ struct Shared {
     places: Arc<Semaphore>,
     /// Places for requests that wait or follow a stream.
     waits: Arc<Semaphore>,
+    /// Places for changes that are being made. A change whose client is gone keeps its own, while the
+    /// request has given its place back; so there are as many as of both others.
+    changes: Arc<Semaphore>,
     ending: Ending,
 }
 
@@ -59,6 +62,7 @@ impl AppState {
                 names: Names::of(address),
                 places: Arc::new(Semaphore::new(limits.requests)),
                 waits: Arc::new(Semaphore::new(limits.waits)),
+                changes: Arc::new(Semaphore::new(limits.requests + limits.waits)),
                 limits,
                 ending: Ending::default(),
             }),
@@ -104,7 +108,8 @@ impl AppState {
                 .with_detail(
                     "help",
                     "look what became of it, or submit with an idempotency key, which makes it safe to ask again",
-                )),
+                )
+                .of_what_may_be_done()),
         }
     }
 
@@ -123,9 +128,13 @@ impl AppState {
 
     /// Makes a change, and goes on with it also when nobody waits for it any longer.
     async fn make<C: Call>(&self, call: C) -> Result<C::Reply, ApiError> {
+        let place = Arc::clone(&self.shared.changes)
+            .try_acquire_owned()
+            .map_err(|_| ApiError::unavailable("too many requests are under way"))?;
         let (service, cut) = (Arc::clone(&self.shared.service), self.shared.ending.cut.clone());
         let request = call.into();
         let change = self.shared.ending.changes.spawn(async move {
+            let _place = place;
             tokio::select! {
                 answer = service.call(&Caller::LoopbackOwner, request) => answer,
                 () = cut.cancelled() => Err(stopping()),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::body::{object_if_any, objects};
 use crate::view::Retry;
 use crate::words;
 
@@ -18,6 +19,7 @@ use crate::words;
 #[serde(deny_unknown_fields)]
 pub struct GraphRequest {
     /// The tasks, in any order.
+    #[serde(deserialize_with = "objects")]
     tasks: Vec<NewTask>,
     /// The name of the workflow that they become. Without one they stay tasks of their own.
     workflow: Option<String>,
@@ -74,6 +76,7 @@ pub struct NewTask {
     /// A name to hold while it runs.
     lock: Option<String>,
     /// When to try again; the engine's defaults where left out.
+    #[serde(default, deserialize_with = "object_if_any")]
     retry: Option<Retry>,
     /// How long one attempt may take, in milliseconds.
     timeout_ms: Option<u64>,
@@ -138,6 +141,7 @@ macro_rules! provisioning {
             #[serde(default)]
             allow_concurrent: bool,
             /// When to try again; the engine's defaults where left out.
+            #[serde(default, deserialize_with = "object_if_any")]
             retry: Option<Retry>,
             /// How long one attempt of one task may take, in milliseconds.
             timeout_ms: Option<u64>,

@@ -250,12 +250,12 @@ async fn hand_in<C: Call<Reply = Submitted>>(
     let Submitted { id, tasks, existed, name: _ } = state.change(work).await?;
     let mut response = match (place, id) {
         (Some(place), Some(id)) => {
-            let task = wait::for_one(state, &place, id).await?;
+            let task = wait::for_one(state, &place, id).await.map_err(ApiError::of_what_may_be_done)?;
             Envelope::new(Finished::One(Box::new(task.into()))).into_response()
         }
         (Some(place), None) => {
             let ids = tasks.iter().map(|task| task.id).collect();
-            let tasks = wait::for_all(state, &place, ids).await?;
+            let tasks = wait::for_all(state, &place, ids).await.map_err(ApiError::of_what_may_be_done)?;
             let tasks = tasks.into_iter().map(TaskView::from).collect();
             Envelope::new(Finished::Several(FinishedTasks { tasks })).into_response()
         }

@@ -25,7 +25,7 @@ pub async fn perform(queue: &Queue, task: &Task, action: &Action) -> Result<(), 
         }
         Action::CreateEnvironment { .. }
         | Action::RunEnvironment { .. }
-        | Action::CleanEnvironment { .. } => Err(Error::invalid("not connected yet")),
+        | Action::CleanEnvironment { .. } => Err(Error::internal("environments are another's work")),
     };
     let Err(problem) = done else {
         info!("action performed");

@@ -122,6 +122,7 @@ struct File {
     groups: BTreeMap<String, GroupSettings>,
     retry: RetrySettings,
     http: HttpSettings,
+    environments: TestEnvironmentSettings,
     environment: EnvironmentSettings,
     scripts: ScriptSettings,
     worker: WorkerSettings,
@@ -138,6 +139,22 @@ struct HttpSettings {
     /// The scripts and settings files that they name lie under one of these; under `working_dir` without
     /// it.
     script_roots: Option<Vec<PathBuf>>,
+}
+
+/// How test environments are made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestEnvironmentSettings {
+    /// The image of nodes that name none.
+    pub base_image: String,
+    /// How much images with taskservs installed may take together, in bytes.
+    pub prepared_max_bytes: u64,
+}
+
+impl Default for TestEnvironmentSettings {
+    fn default() -> Self {
+        Self { base_image: "orchestrator-base:bookworm".into(), prepared_max_bytes: 10 << 30 }
+    }
 }
 
 /// Settings of a fairness group.
@@ -315,6 +332,8 @@ pub struct Config {
     pub group_limits: HashMap<String, u32>,
     /// Retries of tasks that do not say otherwise.
     pub retry: RetryPolicy,
+    /// How test environments are made.
+    pub environments: TestEnvironmentSettings,
     /// Scripts' environment.
     pub environment: EnvironmentSettings,
     /// Scripts' interpreter.
@@ -432,6 +451,7 @@ impl Config {
                 .filter_map(|(name, group)| Some((name, group.max_parallel?)))
                 .collect(),
             retry: RetryPolicy { max_retries, base_ms, cap_ms },
+            environments: file.environments,
             environment: file.environment,
             scripts: file.scripts,
             worker: file.worker,
@@ -536,7 +556,9 @@ mod tests {
 
     #[test]
     fn the_documented_file_says_what_holds_without_it() {
-        let [whole, own] = documented()[..] else { panic!("the page has other blocks") };
+        let blocks = documented();
+        assert_eq!(blocks.len(), 2);
+        let (whole, own) = (blocks[0], blocks[1]);
         let (said, unsaid) = (load(whole, &[]).unwrap(), load("", &[]).unwrap());
         assert_eq!(format!("{said:#?}"), format!("{unsaid:#?}"));
         let own = load(own, &[]).unwrap();

@@ -27,6 +27,8 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::config::{Config, StorageType};
+use crate::container_manager::DockerManager;
+use crate::environments::TestEnvironments;
 use crate::queue::{Queue, QueueOptions};
 use crate::records::task_key;
 use crate::service::EngineService;
@@ -117,11 +119,20 @@ impl Engine {
             max_parallel: config.max_parallel,
         };
         let queue = Arc::new(Queue::new(store, options));
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let environments = Arc::new(TestEnvironments::new(
+            Arc::clone(&queue),
+            Arc::new(docker),
+            &config,
+            programs.taskservs(),
+            owner(&config).context("cannot name the data directory")?,
+        ));
         let (work, no_more, leave) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let supervisor = Arc::new(Supervisor::new(
             Arc::clone(&queue),
             Arc::clone(&config),
             programs.clone(),
+            Arc::clone(&environments),
             work.clone(),
             leave.clone(),
         ));
@@ -133,6 +144,7 @@ impl Engine {
         let (stop, stop_requests) = mpsc::channel(4);
         let service = Arc::new(EngineService {
             queue: Arc::clone(&queue),
+            environments,
             config: Arc::clone(&config),
             programs,
             started_at: Utc::now(),
@@ -163,6 +175,8 @@ impl Engine {
         ));
         let retention = tokio::spawn(retain(Arc::clone(&self.queue), Arc::clone(&self.config)));
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.queue)));
+        let environments = Arc::clone(&self.service.environments);
+        let looking_after = tokio::spawn(async move { environments.look_after().await });
         info!(
             data_dir = %self.config.data_dir.display(),
             socket = %self.config.socket.display(),
@@ -172,8 +186,11 @@ impl Engine {
         self.wait_for_stop().await?;
         self.queue.set_mode(EngineMode::Stopping);
         self.no_more.cancel();
-        retention.abort();
-        sweeper.abort();
+        for housekeeping in [retention, sweeper, looking_after] {
+            housekeeping.abort();
+            // Its end is a cancellation. Until then it holds the storage.
+            let _ = housekeeping.await;
+        }
         close.cancel();
         doors.close();
         if tokio::time::timeout(CLOSE_PATIENCE, doors.wait()).await.is_err() {
@@ -253,6 +270,22 @@ impl Engine {
                     draining = true;
                 }
             }
+        }
+    }
+}
+
+/// What names this data directory, in Docker, over the lives of its engines: made once.
+fn owner(config: &Config) -> std::io::Result<String> {
+    let path = config.data_dir.join("owner");
+    match std::fs::read_to_string(&path) {
+        Ok(owner) if !owner.trim().is_empty() => Ok(owner.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => {
+            let owner = Uuid::new_v4().to_string();
+            let scratch = config.data_dir.join(".owner");
+            std::fs::write(&scratch, &owner)?;
+            std::fs::rename(&scratch, &path)?;
+            Ok(owner)
         }
     }
 }

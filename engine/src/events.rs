@@ -4,12 +4,13 @@
 //! was away for longer, or who listened to another life of the engine, is told that it has missed
 //! some. Nobody who listens slowly holds up those who report.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::Utc;
 use orchestrator_protocol::event::{EventCursor, TaskEvent};
-use orchestrator_protocol::task::{Progress, Task};
+use orchestrator_protocol::task::{Progress, Task, TaskId};
+use orchestrator_storage::Revision;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -32,13 +33,44 @@ struct Shared {
 }
 
 struct Kept {
-    events: VecDeque<Arc<TaskEvent>>,
+    events: VecDeque<Entry>,
+    /// The newest revision of each task of these events.
+    told_by_id: HashMap<TaskId, Revision>,
     /// The sequence of the newest event.
     newest: u64,
     capacity: usize,
 }
 
+/// An event that is kept.
+struct Entry {
+    event: Arc<TaskEvent>,
+    /// That of the task after the change, where the event is about a commit.
+    revision: Option<Revision>,
+}
+
+/// What an event is about: the task, the revision that it has now, how far it is, and what went wrong.
+type Change<'a> = (&'a Task, Option<Revision>, Option<Progress>, Option<String>);
+
 impl Kept {
+    /// Takes note of a revision of a task. Whether a newer one was told already: of two commits that are
+    /// made shortly after each other the second may be reported first.
+    fn is_overtaken(&mut self, id: TaskId, revision: Revision) -> bool {
+        let told = self.told_by_id.entry(id).or_insert(revision);
+        let is_overtaken = *told > revision;
+        *told = revision.max(*told);
+        is_overtaken
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.events.len() == self.capacity
+            && let Some(Entry { event, revision }) = self.events.pop_front()
+            && revision.is_some_and(|revision| self.told_by_id.get(&event.id) == Some(&revision))
+        {
+            self.told_by_id.remove(&event.id);
+        }
+        self.events.push_back(entry);
+    }
+
     /// The sequence before that of the oldest event that is still here.
     fn before_oldest(&self) -> u64 {
         self.newest - self.events.len() as u64
@@ -53,28 +85,33 @@ impl Default for EventLog {
 
 impl EventLog {
     fn with_capacity(capacity: usize) -> Self {
-        let kept = Mutex::new(Kept { events: VecDeque::new(), newest: 0, capacity });
+        let kept =
+            Mutex::new(Kept { events: VecDeque::new(), told_by_id: HashMap::new(), newest: 0, capacity });
         let epoch = Uuid::new_v4().simple().to_string();
         Self { shared: Arc::new(Shared { epoch, kept }), newest: watch::Sender::new(0) }
     }
 
-    /// Reports that tasks were changed, by one commit.
-    pub fn changed<'a>(&self, tasks: impl Iterator<Item = &'a Task>) {
-        self.report(tasks.map(|task| {
+    /// Reports that tasks were changed, by one commit, and the revisions that they have now. One that was
+    /// changed again meanwhile, and reported so, is left out: the last event of a task is how it is.
+    pub fn changed<'a>(&self, tasks: impl Iterator<Item = (&'a Task, Revision)>) {
+        self.report(tasks.map(|(task, revision)| {
             let error = task.error.clone().or_else(|| task.last_error.clone());
-            (task, task.progress.clone(), error)
+            (task, Some(revision), task.progress.clone(), error)
         }));
     }
 
     /// Reports how far a task is.
     pub fn progressed(&self, task: &Task, progress: Progress) {
-        self.report([(task, Some(progress), None)].into_iter());
+        self.report([(task, None, Some(progress), None)].into_iter());
     }
 
-    fn report<'a>(&self, changes: impl Iterator<Item = (&'a Task, Option<Progress>, Option<String>)>) {
+    fn report<'a>(&self, changes: impl Iterator<Item = Change<'a>>) {
         let time = Utc::now();
         let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for (task, progress, error) in changes {
+        for (task, revision, progress, error) in changes {
+            if revision.is_some_and(|revision| kept.is_overtaken(task.id, revision)) {
+                continue;
+            }
             kept.newest += 1;
             let event = TaskEvent {
                 cursor: EventCursor { epoch: self.shared.epoch.clone(), sequence: kept.newest },
@@ -88,10 +125,7 @@ impl EventLog {
                 progress,
                 error,
             };
-            if kept.events.len() == kept.capacity {
-                kept.events.pop_front();
-            }
-            kept.events.push_back(Arc::new(event));
+            kept.push(Entry { event: Arc::new(event), revision });
         }
         let newest = kept.newest;
         drop(kept);
@@ -174,7 +208,7 @@ impl Listener {
             return Err(NoEvent::Missed);
         }
         let seen = (self.position - before_oldest) as usize;
-        self.batch.extend(kept.events.range(seen..).take(BATCH).cloned());
+        self.batch.extend(kept.events.range(seen..).take(BATCH).map(|entry| Arc::clone(&entry.event)));
         self.position += self.batch.len() as u64;
         Ok(!self.batch.is_empty())
     }
@@ -189,7 +223,7 @@ mod tests {
     fn report(log: &EventLog, names: &[&str]) {
         let tasks: Vec<Task> =
             names.iter().map(|name| Task::new(*name, Work::Workflow(Workflow::default()), "g")).collect();
-        log.changed(tasks.iter());
+        log.changed(tasks.iter().map(|task| (task, 1)));
     }
 
     async fn heard(listener: &mut Listener, count: usize) -> Vec<(String, u64)> {
@@ -256,5 +290,19 @@ mod tests {
         drop(log);
         assert_eq!(heard(&mut listener, 1).await, [("a".into(), 1)]);
         assert_eq!(listener.next().await.map(|event| event.name.clone()), Err(NoEvent::Closed));
+    }
+
+    #[tokio::test]
+    async fn what_was_overtaken_is_left_out_and_no_more_is_remembered_than_events() {
+        let log = EventLog::with_capacity(2);
+        let mut listener = log.listen();
+        let tasks = ["a", "b", "c"].map(|name| Task::new(name, Work::Workflow(Workflow::default()), "g"));
+        let [a, b, c] = &tasks;
+        log.changed([(a, 2)].into_iter());
+        log.changed([(a, 1), (b, 1)].into_iter());
+        assert_eq!(heard(&mut listener, 2).await, [("a".into(), 1), ("b".into(), 2)]);
+        log.changed([(c, 1), (c, 2)].into_iter());
+        let kept = log.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(kept.told_by_id, HashMap::from([(c.id, 2)]));
     }
 }

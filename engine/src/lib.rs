@@ -15,6 +15,7 @@
 //! - [`service`] answers requests, [`server`] carries them over the local socket, [`doctor`] checks the
 //!   set-up.
 
+pub mod action_log;
 pub mod actions;
 pub mod backoff;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod containers;
 pub mod dispatch;
 pub mod doctor;
 pub mod engine;
+pub mod environments;
 pub mod events;
 pub mod fault;
 pub mod graph;
@@ -37,6 +39,7 @@ pub mod service;
 pub mod supervisor;
 pub mod taskservs;
 pub mod test_environment;
+pub mod test_orchestrator;
 pub mod toml_text;
 pub mod topologies;
 pub mod worker;

@@ -101,13 +101,20 @@ impl Logs {
             if has_ended || !self.request.follow {
                 return Ok(());
             }
-            self.changed(&mut events).await?;
+            self.changed(&mut events, task.id).await?;
         }
     }
 
-    /// Waits until something has changed; the bound covers events that were missed.
-    async fn changed(&self, events: &mut Listener) -> Result<(), Stop> {
-        let _ = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
+    /// Waits until the task, or one that belongs to it, has changed; the bound covers events that were
+    /// missed.
+    async fn changed(&self, events: &mut Listener, id: TaskId) -> Result<(), Stop> {
+        let change = async {
+            while let Ok(event) = events.next().await
+                && event.id != id
+                && event.parent != Some(id)
+            {}
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), change).await;
         if self.items.is_closed() { Err(Stop::Unread) } else { Ok(()) }
     }
 
@@ -131,7 +138,7 @@ impl Logs {
             if !self.request.follow || self.request.attempt.is_some() || task.status.is_final() {
                 return Ok(());
             }
-            self.changed(&mut events).await?;
+            self.changed(&mut events, id).await?;
         }
     }
 

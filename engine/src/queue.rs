@@ -149,9 +149,15 @@ impl Queue {
         self.mode.subscribe()
     }
 
-    /// Takes new work, or no more.
+    /// Takes new work, or no more. An engine that is about to stop never takes a step back.
     pub fn set_mode(&self, mode: EngineMode) {
-        self.mode.send_replace(mode);
+        self.mode.send_if_modified(|now| {
+            let is_forward = mode as u8 > *now as u8;
+            if is_forward {
+                *now = mode;
+            }
+            is_forward
+        });
         self.wake.notify_one();
     }
 

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use orchestrator_protocol::environment::RunOptions;
 use orchestrator_protocol::request::Request;
 use orchestrator_protocol::{Error, ErrorCode};
 
@@ -35,30 +36,58 @@ impl Reach {
             Request::Provision(request) => {
                 let cwd = self.directory(request.cwd.as_deref());
                 request.settings = self
-                    .resolve("settings", &cwd, &request.settings)
+                    .resolve("settings file", &cwd, &request.settings)
                     .map_err(|error| error.with_field("settings"))?;
                 request.cwd = Some(text(cwd));
+            }
+            Request::CreateEnvironment(request) => {
+                request.cwd = Some(self.confine_run(&mut request.run, request.cwd.as_deref())?);
+            }
+            Request::RunEnvironment(request) => {
+                request.cwd = Some(self.confine_run(&mut request.run, request.cwd.as_deref())?);
+            }
+            Request::ListTopologies(request) => {
+                request.cwd = Some(text(self.directory(request.cwd.as_deref())));
             }
             _ => {}
         }
         Ok(())
     }
 
+    /// Resolves the scripts of a run. Returns the directory in which they, and taskservs, are looked for.
+    fn confine_run(&self, run: &mut RunOptions, cwd: Option<&str>) -> Result<String, Error> {
+        let cwd = self.directory(cwd);
+        for (index, test) in run.tests.iter_mut().enumerate() {
+            test.script = self
+                .resolve("script", &cwd, &test.script)
+                .map_err(|error| error.with_field(format!("run.tests[{index}].script")))?;
+        }
+        Ok(text(cwd))
+    }
+
     fn directory(&self, asked: Option<&str>) -> PathBuf {
         asked.map_or_else(|| self.working_dir.clone(), |path| self.working_dir.join(path))
     }
 
-    /// The path of a file within reach. One that does not exist passes: it is refused where it is read.
+    /// The path of a file within reach. One that does not exist passes where it would be within reach: it
+    /// is refused where it is read. Whether one elsewhere exists is nothing that is told.
     fn resolve(&self, what: &str, cwd: &Path, path: &str) -> Result<String, Error> {
         let full = cwd.join(path);
-        // Links are followed first: one that leads out of the roots is out of reach.
+        // Links are followed first: one that leads out of the roots is out of reach, and so is one that
+        // leads nowhere, which may lead anywhere in a moment.
         let real = match full.canonicalize() {
-            Ok(real) => real,
-            Err(_) => return Ok(text(full)),
+            Ok(real) => Some(real),
+            Err(_) if full.is_symlink() => None,
+            Err(_) => match full.parent().map(Path::canonicalize) {
+                Some(Ok(parent)) => full.file_name().map(|name| parent.join(name)),
+                _ => return Ok(text(full)),
+            },
         };
-        let is_within = |root: &PathBuf| root.canonicalize().is_ok_and(|root| real.starts_with(root));
-        if self.script_roots.iter().any(is_within) {
-            return Ok(text(real));
+        if let Some(real) = real {
+            let is_within = |root: &PathBuf| root.canonicalize().is_ok_and(|root| real.starts_with(root));
+            if self.script_roots.iter().any(is_within) {
+                return Ok(text(real));
+            }
         }
         let roots: Vec<_> = self.script_roots.iter().map(|root| root.display().to_string()).collect();
         let allowed = match roots.as_slice() {
@@ -117,7 +146,11 @@ mod tests {
         assert_eq!(within("./in.nu", Some("deep")).unwrap(), text(site.join("deep/in.nu")));
         assert_eq!(within("../site-2/link.nu", None).unwrap(), text(site.join("in.nu")));
         assert_eq!(within("none.nu", None).unwrap(), text(site.join("none.nu")));
-        for script in ["../out.nu", "link.nu", "../site-2/out.nu", "/bin/sh"] {
+        assert_eq!(within("none/none.nu", None).unwrap(), text(site.join("none/none.nu")));
+        symlink(base.join("none.nu"), base.join("site/nowhere.nu")).unwrap();
+        let out_of_reach = ["../out.nu", "link.nu", "../site-2/out.nu", "/bin/sh"];
+        let not_there = ["../none.nu", "nowhere.nu", "/bin/none"];
+        for script in out_of_reach.into_iter().chain(not_there) {
             let error = within(script, None).unwrap_err();
             assert_eq!(error.code, ErrorCode::Forbidden, "{script}");
             assert_eq!(error.field.as_deref(), Some("tasks[0].script"));

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
 use orchestrator_protocol::event::{Item, TaskEvent};
+use orchestrator_protocol::frame;
 use orchestrator_protocol::request::{
     Changed, EngineMode, EngineStatus, EventsRequest, ListTasks, QueuePauses, Request, Response, StopMode,
     Stopping, StorageStatus, Subscription, TaskPage,
@@ -18,6 +19,7 @@ use orchestrator_storage::{Filter, Order, Query, Table};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::environments::TestEnvironments;
 use crate::events::{Listener, NoEvent};
 use crate::queue::{Pauses, Queue};
 use crate::worker::Programs;
@@ -26,11 +28,15 @@ use crate::{doctor, logs, records};
 /// How many tasks a page holds unless asked otherwise, and at most.
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
+/// How much of stored tasks a page holds, in bytes; but one task at least. Half of what a frame holds.
+const MAX_PAGE_BYTES: usize = frame::MAX_FRAME_BYTES / 2;
 
 /// What answers for the engine.
 pub struct EngineService {
     /// The queue.
     pub queue: Arc<Queue>,
+    /// The test environments.
+    pub environments: Arc<TestEnvironments>,
     /// What the engine was told.
     pub config: Arc<Config>,
     /// The programs it runs.
@@ -52,26 +58,53 @@ fn principal(caller: &Caller) -> &'static str {
 impl Service for EngineService {
     async fn call(&self, caller: &Caller, mut request: Request) -> Result<Response> {
         let principal = principal(caller);
-        if matches!(caller, Caller::LoopbackOwner) {
-            self.config.reach.confine(&mut request)?;
-        }
+        let asked = match caller {
+            Caller::Local { .. } => None,
+            Caller::LoopbackOwner => {
+                let asked = request.clone();
+                self.config.reach.confine(&mut request)?;
+                Some(asked)
+            }
+        };
         Ok(match request {
             Request::Status(_) => Response::Status(Box::new(self.status().await?)),
             Request::Diagnose(_) => {
                 Response::Diagnose(doctor::diagnose(&self.config, &self.programs, &self.queue).await)
             }
-            Request::Submit(request) => Response::Submit(self.queue.submit(principal, &request).await?),
-            Request::Provision(request) => {
-                Response::Provision(self.queue.provision(principal, &request).await?)
+            Request::Submit(request) => Response::Submit(match asked {
+                Some(Request::Submit(asked)) => {
+                    self.queue.submit_resolved(principal, &asked, &request).await?
+                }
+                _ => self.queue.submit(principal, &request).await?,
+            }),
+            Request::Provision(request) => Response::Provision(match asked {
+                Some(Request::Provision(asked)) => {
+                    self.queue.provision_resolved(principal, &asked, &request).await?
+                }
+                _ => self.queue.provision(principal, &request).await?,
+            }),
+            Request::CreateEnvironment(request) => {
+                Response::CreateEnvironment(self.environments.create(principal, &request).await?)
             }
-            Request::CreateEnvironment(_)
-            | Request::RunEnvironment(_)
-            | Request::CleanEnvironment(_)
-            | Request::InjectFault(_)
-            | Request::GetEnvironment(_)
-            | Request::ListEnvironments(_)
-            | Request::ListTopologies(_)
-            | Request::PrunePrepared(_) => return Err(Error::invalid("not connected yet")),
+            Request::RunEnvironment(request) => {
+                Response::RunEnvironment(self.environments.run(&request).await?)
+            }
+            Request::CleanEnvironment(request) => {
+                Response::CleanEnvironment(self.environments.clean(&request).await?)
+            }
+            Request::InjectFault(request) => {
+                Response::InjectFault(Box::new(self.environments.inject(&request).await?))
+            }
+            Request::GetEnvironment(request) => {
+                Response::GetEnvironment(Box::new(self.queue.environment(request.id).await?))
+            }
+            Request::ListEnvironments(request) => {
+                Response::ListEnvironments(self.queue.environments(&request).await?)
+            }
+            Request::ListTopologies(request) => {
+                Response::ListTopologies(self.environments.topologies(&request)?)
+            }
+            Request::PrunePrepared(_) => Response::PrunePrepared(self.environments.prune().await?),
             Request::GetTask(request) => Response::GetTask(Box::new(self.queue.task(request.id).await?)),
             Request::ListTasks(request) => Response::ListTasks(self.list(&request).await?),
             Request::Explain(request) => Response::Explain(self.queue.explain(request.id).await?),
@@ -114,7 +147,7 @@ impl Service for EngineService {
             Subscription::Logs(request) => {
                 logs::stream(Arc::clone(&self.queue), Arc::clone(&self.config), request).await
             }
-            Subscription::EnvironmentLogs(_) => Err(Error::invalid("not connected yet")),
+            Subscription::EnvironmentLogs(request) => self.environments.logs(&request).await,
             Subscription::Events(request) => Ok(events(&self.queue, request)),
         }
     }
@@ -200,7 +233,7 @@ impl EngineService {
             after: request.cursor.as_deref().map(Into::into),
             limit: limit + 1,
         };
-        let mut skip = request.offset;
+        let (mut skip, mut bytes) = (request.offset, 0);
         let mut tasks: Vec<Task> = Vec::with_capacity(limit);
         loop {
             let page = self.queue.store().list(&query).await.map_err(records::storage_error)?;
@@ -213,7 +246,8 @@ impl EngineService {
                     skip -= 1;
                     continue;
                 }
-                if tasks.len() == limit {
+                bytes += record.body.get().len();
+                if tasks.len() == limit || (bytes > MAX_PAGE_BYTES && !tasks.is_empty()) {
                     let cursor = tasks.last().map(|task| task.id.to_string());
                     return Ok(TaskPage { tasks, cursor });
                 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
+use orchestrator_protocol::environment::EnvironmentId;
 use orchestrator_protocol::task::{Action, AttemptOutcome, Progress, Task, TaskId, Work};
 use orchestrator_runner::attempt::{Attempt, AttemptState};
 use orchestrator_runner::status::{Reason, Status};
@@ -23,12 +24,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
+use crate::action_log::ActionLog;
 use crate::config::Config;
+use crate::environments::{TestEnvironments, environment_of};
 use crate::logs::blocking;
 use crate::queue::Queue;
 use crate::queue::claim::Claimed;
 use crate::queue::finish::Ending;
 use crate::queue::recover::Found;
+use crate::test_orchestrator::Context;
 use crate::worker::Programs;
 use crate::{actions, logs};
 
@@ -54,6 +58,7 @@ pub struct Supervisor {
     queue: Arc<Queue>,
     config: Arc<Config>,
     programs: Programs,
+    environments: Arc<TestEnvironments>,
     tracker: TaskTracker,
     /// Fires when the engine ends and leaves scripts running.
     leave: CancellationToken,
@@ -65,10 +70,11 @@ impl Supervisor {
         queue: Arc<Queue>,
         config: Arc<Config>,
         programs: Programs,
+        environments: Arc<TestEnvironments>,
         tracker: TaskTracker,
         leave: CancellationToken,
     ) -> Self {
-        Self { queue, config, programs, tracker, leave }
+        Self { queue, config, programs, environments, tracker, leave }
     }
 
     /// Where the attempt of a task with a fence is kept.
@@ -88,7 +94,7 @@ impl Supervisor {
             }
             Work::Action(action) => {
                 let action = action.clone();
-                self.tracker.spawn(async move { this.action(&task, &action).await }.instrument(span));
+                self.tracker.spawn(async move { this.action(&task, &action, cancel).await }.instrument(span));
             }
             Work::Workflow(_) => error!(task = %task.id, "a workflow was claimed: it has no work of its own"),
         }
@@ -103,7 +109,8 @@ impl Supervisor {
             async move {
                 match &task.work {
                     Work::Command(_) => this.find_out(&task, &cancel, Origin::Found).await,
-                    Work::Action(action) => this.action(&task, action).await,
+                    // Its steps can be repeated: it is done again, as an attempt of its own.
+                    Work::Action(_) => this.hand_back(&task).await,
                     Work::Workflow(_) => {}
                 }
             }
@@ -111,11 +118,52 @@ impl Supervisor {
         );
     }
 
-    /// Performs a step of the engine's own; a failure is committed as long as it takes.
-    async fn action(&self, task: &Task, action: &Action) {
+    /// Performs a step of the engine's own; its end is committed as long as it takes.
+    async fn action(&self, task: &Task, action: &Action, cancel: CancellationToken) {
+        if let Some(id) = environment_of(action) {
+            return self.environment_action(task, id, action, cancel).await;
+        }
         if let Err(ending) = actions::perform(&self.queue, task, action).await {
             self.finish(task, ending).await;
         }
+    }
+
+    async fn environment_action(
+        &self,
+        task: &Task,
+        id: EnvironmentId,
+        action: &Action,
+        cancel: CancellationToken,
+    ) {
+        let (directory, limit) = (self.directory(task.id, task.fence), self.config.output.max_bytes);
+        let log = match blocking(move || ActionLog::create(&directory, limit)).await {
+            Ok(log) => log,
+            Err(error) => return self.not_started(task, &error).await,
+        };
+        let (queue, about) = (Arc::clone(&self.queue), task.clone());
+        let context = Context {
+            cancel,
+            progress: Arc::new(move |progress| queue.progressed(&about, progress)),
+            log: Arc::new(move |line| log.line(line)),
+        };
+        let performed = tokio::select! {
+            performed = self.environments.perform(task, action, context) => performed,
+            // The next engine does it again, and finds what there is.
+            () = self.leave.cancelled() => return,
+        };
+        let ending = match performed {
+            Ok(ending) => ending,
+            Err(error) => Ending::bare(AttemptOutcome::Failed, Some(error.message)),
+        };
+        let directory = self.directory(task.id, task.fence);
+        let output = blocking(move || logs::last_lines(&directory)).await.ok().flatten();
+        let ending = Ending { output, ..ending };
+        while let Err(error) = self.environments.finish(task, id, &ending).await {
+            if self.pause_after(&error).await.is_break() {
+                return;
+            }
+        }
+        info!(outcome = ?ending.outcome, error = ending.error, "action ended");
     }
 
     async fn command(&self, task: Task, cancel: CancellationToken) {

@@ -31,17 +31,16 @@ const MAX_PARAMS_VARIABLE: usize = 64 * 1024;
 pub struct Programs {
     nu: PathBuf,
     worker: PathBuf,
+    taskservs: PathBuf,
 }
 
 impl Programs {
     /// Finds the interpreter and unpacks the provisioning program.
     pub fn prepare(config: &Config) -> io::Result<Self> {
-        let worker = match &config.provisioning_path {
-            Some(path) => path.clone(),
-            None => unpack(&config.data_dir.join("worker"))?,
-        };
+        let own = unpack(&config.data_dir.join("worker"))?;
+        let worker = config.provisioning_path.clone().unwrap_or_else(|| own.join(MAIN));
         let nu = find_on_path(&config.nu_path).unwrap_or_else(|| config.nu_path.clone());
-        Ok(Self { nu, worker })
+        Ok(Self { nu, worker, taskservs: own.join("taskservs") })
     }
 
     /// The interpreter.
@@ -52,6 +51,11 @@ impl Programs {
     /// The provisioning program.
     pub fn worker(&self) -> &Path {
         &self.worker
+    }
+
+    /// The folder with the project's own taskservs.
+    pub fn taskservs(&self) -> PathBuf {
+        self.taskservs.clone()
     }
 
     /// Everything a runner must know to run an attempt of a task.
@@ -153,7 +157,7 @@ pub fn find_on_path(program: &Path) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|entry| entry.join(program)).find(|candidate| candidate.is_file())
 }
 
-/// Writes the provisioning program to a directory named by its content, once.
+/// Writes the provisioning program and the taskservs to a directory named by their content, once.
 fn unpack(root: &Path) -> io::Result<PathBuf> {
     let mut digest = Sha256::new();
     for (name, content) in FILES {
@@ -164,7 +168,7 @@ fn unpack(root: &Path) -> io::Result<PathBuf> {
     }
     let target = root.join(&hex(&digest.finalize())[..16]);
     if target.join(MAIN).is_file() {
-        return Ok(target.join(MAIN));
+        return Ok(target);
     }
     let scratch = root.join(format!(".unpack-{}", std::process::id()));
     for (name, content) in FILES {
@@ -177,7 +181,7 @@ fn unpack(root: &Path) -> io::Result<PathBuf> {
         Err(_) if target.join(MAIN).is_file() => fs::remove_dir_all(&scratch)?,
         result => result?,
     }
-    Ok(target.join(MAIN))
+    Ok(target)
 }
 
 #[cfg(test)]
@@ -214,10 +218,11 @@ mod tests {
     #[test]
     fn the_program_is_unpacked_once() -> io::Result<()> {
         let root = tempfile::tempdir()?;
-        let main = unpack(root.path())?;
+        let own = unpack(root.path())?;
+        let main = own.join(MAIN);
         assert!(fs::read_to_string(&main)?.contains("def main"));
         let written = fs::metadata(&main)?.modified()?;
-        assert_eq!(unpack(root.path())?, main);
+        assert_eq!(unpack(root.path())?, own);
         assert_eq!(fs::metadata(&main)?.modified()?, written);
         Ok(())
     }

@@ -51,7 +51,16 @@ def main []: any -> nothing {
         await $typed.arguments.0 $typed.flags.json
     } else {
         let answer = try { look $command.name $typed } catch {|error| refuse $error }
-        show value $answer $typed.flags.json
+        show value (if $typed.flags.json { $answer } else { $answer | in-short $command.name }) $typed.flags.json
+    }
+}
+
+# The columns of a list that a person looks for; `--json` has all.
+def in-short [command: string]: any -> any {
+    match $command {
+        "workflow list" => { select id status name created duration }
+        "taskserv list" => { select name description depends_on | update depends_on { str join ", " } }
+        _ => { }
     }
 }
 
@@ -110,7 +119,7 @@ def await [id: string, json: bool]: nothing -> nothing {
     if (is-terminal --stderr) {
         print --stderr $"provisioning: Ctrl-C stops waiting, and the work goes on; `provisioning workflow wait ($id)` waits for it again"
     }
-    let workflow = provisioning workflow wait $id
+    let workflow = try { provisioning workflow wait $id } catch {|error| refuse $error }
     show workflow $workflow $json
     if $workflow.status != "Completed" { exit $FAILED }
 }

@@ -65,7 +65,11 @@ def parse-flag []: string -> record<name: string, shown: string, value: any, sho
 def value-of [flag: string, shape: string, text: string, before: any]: nothing -> any {
     match $shape {
         "int" => { try { $text | into int } catch { wrong $"($flag) needs a whole number, not '($text)'" } }
-        "duration" => { try { $text | into duration } catch { wrong $"($flag) needs a time such as 10min, not '($text)'" } }
+        "duration" => {
+            # Nushell takes a bare number for nanoseconds, which nobody means.
+            if $text =~ '^[+-]?[0-9]+$' { wrong $"($flag) needs a time with its unit, such as 10min, not '($text)'" }
+            try { $text | into duration } catch { wrong $"($flag) needs a time such as 10min, not '($text)'" }
+        }
         "record" => {
             let parts = $text | split row --number 2 "="
             if ($parts | length) != 2 or ($parts.0 | is-empty) { wrong $"($flag) needs KEY=VALUE" }

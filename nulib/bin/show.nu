@@ -79,7 +79,8 @@ export def workflow [workflow: record, json: bool]: nothing -> nothing {
     print --stderr $"provisioning: ($workflow.name): ($workflow.status)"
 }
 
-# A value as text that fits into a log.
+# A value as text that fits into a log, or onto the terminal that it is printed on.
 def for-eyes []: any -> string {
-    $in | table --theme light --width 160 | ansi strip | str trim --right
+    let width = if (is-terminal --stdout) { (term size).columns } else { 160 }
+    $in | table --theme light --width $width | ansi strip | str trim --right
 }

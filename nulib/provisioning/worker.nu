@@ -58,10 +58,12 @@ def result-of [operation: list<string>]: record -> any {
     let lines = $answer.stdout | lines
     if $answer.exit_code != 0 {
         let reason = $lines | where $it starts-with "::fail " | get --optional 0
+        let message = $reason | default $"'($operation | str join ' ')' ended with exit status ($answer.exit_code)" | str replace --regex '^::fail (permanent )?' ''
         error make --unspanned {
-            msg: ($reason | default $"'($operation | str join ' ')' ended with exit status ($answer.exit_code)" | str replace --regex '^::fail (permanent )?' '')
+            msg: $message
             code: "orchestrator::failed"
-            help: ($answer.stderr | str trim)
+            # The worker ends with its reason as an error too, which need not be read twice.
+            help: ($answer.stderr | lines | where $it != $"Error: ($message)" | str join "\n" | str trim)
         }
     }
     let results = $lines | where $it starts-with "::result "

@@ -29,6 +29,9 @@ export def "test without wait the id comes back and can be waited for" [] {
         check same ($user | front-value [workflow status $id] | get status) Completed
         check same ($user | front-value [workflow list --infra production] | get id) [$id]
 
+        # What a person sees has the id that `workflow status` wants.
+        check holds ($user | front [workflow list]).stdout $id
+
         touch ($user.made | path join fail-web-01)
         rm ($user.made | path join web-01)
         let failing = $user | front-value $CREATE | get id
@@ -90,6 +93,7 @@ export def "test wrong usage ends with 2 and queues nothing" [] {
             [[server create "--wait=yes"] "--wait takes no value"]
             [[server create --priority much] "--priority needs a whole number"]
             [[server create --timeout soon] "--timeout needs a time"]
+            [[server create --timeout "5"] "--timeout needs a time with its unit"]
             [[server create --environment A] "--environment needs KEY=VALUE"]
             [[server create --settings ./settings.yaml] "--infra is missing"]
             [[server create --infra production] "--settings is missing"]
@@ -100,12 +104,24 @@ export def "test wrong usage ends with 2 and queues nothing" [] {
             [[cluster create a b --infra production --settings ./settings.yaml] "'b' is one argument too many"]
             [[workflow wait] "WORKFLOW is missing"]
             [[workflow status web-01] "web-01"]
+            [[workflow wait web-01] "provisioning: Not a task's id: 'web-01'"]
         ] {
             let answer = $user | front $case.0
             check same [$case.0 $answer.exit_code] [$case.0 2]
             check holds $"($answer.stdout)($answer.stderr)" $case.1
         }
         check same ($user | value "orchestrator task list | length") 0
+    }
+}
+
+export def "test what cannot be read or waited for is said once" [] {
+    with-user {|user|
+        let read = $user | front [server list --settings nowhere.yaml]
+        check same $read.exit_code 1
+        check same ($read.stderr | lines | where $it =~ "there is no settings file" | length) 1
+        let waited = $user | front [workflow wait 01890a5d-ac96-774b-bcce-b302099a8057]
+        check same $waited.exit_code 1
+        check so ($waited.stderr starts-with "provisioning: There is no task") $waited.stderr
     }
 }
 

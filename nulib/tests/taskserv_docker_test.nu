@@ -60,6 +60,7 @@ export def "test redis and postgres answer and an install that was cut off is co
         check same ($place | worker [taskserv create redis]).result.taskservs.action [created]
         check same ($place | worker [taskserv create postgres]).result.taskservs.action [created]
         check same ($place | inside db-01 [redis-cli -p "6381" PING]) PONG
+        check same ($place | inside db-01 [sh -c "ps -eo comm= | grep -c redis-server"]) "1"
         check same ($place | inside db-01 [runuser -u postgres -- psql -p "5434" -Atc "SELECT 6 * 7"]) "42"
 
         # A service that has died is a failed verification, and the next create brings it back.

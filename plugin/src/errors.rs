@@ -93,6 +93,11 @@ impl Failure {
         matches!(self, Self::NotRunning { .. } | Self::Client(ClientError::NotRunning { .. }))
     }
 
+    /// Whether the engine said that it contradicts what is there.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Refused(error)) if error.code == ErrorCode::Conflict)
+    }
+
     /// Whether a new connection may help.
     pub fn is_broken(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_broken())

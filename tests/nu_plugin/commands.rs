@@ -71,6 +71,25 @@ fn failed_tasks_are_listed_retried_and_waited_for_in_one_pipe() {
 }
 
 #[test]
+fn a_workflow_that_failed_is_retried_with_its_tasks_out_of_one_list() {
+    let Some(shell) = Shell::new() else { return };
+    shell.script("flaky.nu", "    if not ($params.mark | path exists) { touch $params.mark; exit 1 }");
+    let steps =
+        "[[name script params retries after]; [a flaky.nu {mark: m1} 0 []] [b flaky.nu {mark: m2} 0 []]
+                  [c flaky.nu {mark: m3} 1 [a]]]";
+    shell.text(&format!("{steps} | orchestrator workflow submit site --wait | ignore"));
+    // The tasks, the one that they took along, and the workflow, in both orders.
+    let line = "orchestrator task list --status [failed cancelled]
+                | REVERSE orchestrator task retry | orchestrator task wait | get status | uniq";
+    assert_eq!(shell.value("orchestrator task list --status [failed cancelled] | length"), json!(4));
+    assert_eq!(shell.value(&line.replace("REVERSE", "")), json!(["Completed"]));
+    shell.text("rm m1 m2 m3");
+    shell.text(&format!("{steps} | orchestrator workflow submit site --wait | ignore"));
+    assert_eq!(shell.value(&line.replace("REVERSE", "reverse |")), json!(["Completed"]));
+    assert_eq!(shell.value("orchestrator task list | get status | uniq"), json!(["Completed"]));
+}
+
+#[test]
 fn ids_come_from_arguments_lists_records_and_closures() {
     let Some(shell) = Shell::new() else { return };
     shell.script("ok.nu", "    print ok");

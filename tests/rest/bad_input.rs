@@ -295,6 +295,8 @@ fn fault(row: &Row, answer: &Answer) -> Option<String> {
         && fits(&row.message, &found[2])
         && !found[2].is_empty();
     let is_failure = body["success"] == false && body["data"].is_null() && body.get("details").is_some();
-    let says_when = answer.header("retry-after").is_some() == matches!(answer.status, 429 | 503);
+    // Nothing offers for repetition what was done: the one that was waited for was submitted.
+    let is_for_now = matches!(answer.status, 429 | 503) && body["details"]["task"].is_null();
+    let says_when = answer.header("retry-after").is_some() == is_for_now;
     (!is_as_said || !is_failure || !says_when).then(|| format!("{}: {found:?} {answer:?}", row.sent))
 }

@@ -160,6 +160,8 @@ impl From<protocol::Environment> for EnvironmentView {
             ready_at,
             cleaned_at,
             expires_at,
+            partitions: _,
+            runs: _,
         } = environment;
         let network =
             network.map(|protocol::NetworkInfo { id, name, subnet }| NetworkView { id, name, subnet });

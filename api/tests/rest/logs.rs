@@ -146,3 +146,22 @@ async fn a_stream_that_is_not_told_to_its_end_is_not_taken_for_all() {
     let answer = router_within(&broken(), Limits::default()).oneshot(request).await.unwrap();
     assert!(to_bytes(answer.into_body(), usize::MAX).await.is_err(), "the answer breaks off");
 }
+
+#[tokio::test]
+async fn bare_lines_only_for_whoever_prefers_them() {
+    for accept in [
+        "application/json, text/plain, */*",
+        "text/plain;q=0, */*",
+        "text/plain;q=0.5, application/json",
+        "*/*",
+    ] {
+        let answer = plainly(&printing(), "", accept).await;
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json", "{accept}");
+    }
+    let answer = plainly(&printing(), "?follow=true", "text/event-stream, text/plain").await;
+    assert_eq!(answer.headers[header::CONTENT_TYPE], "text/event-stream");
+    for accept in ["text/plain, application/json", "application/json;q=0.5, text/plain", "text/plain, */*"] {
+        let answer = plainly(&printing(), "", accept).await;
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "text/plain; charset=utf-8", "{accept}");
+    }
+}

@@ -81,6 +81,10 @@ async fn an_engine_that_stops_first_says_of_which_task_it_was() {
         let body = r#"{"tasks":[{"script":"a.nu"}],"wait":true}"#;
         let answer = post(&broken(rest), "/workflows", body).await;
         assert_eq!((answer.status, &answer.json()["details"]["task"]), (503, &json!(id(2))));
+        assert!(
+            !answer.headers.contains_key(header::RETRY_AFTER),
+            "it was submitted: asked again, it runs twice"
+        );
     }
 }
 

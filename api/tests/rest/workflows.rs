@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, header};
+use futures::FutureExt;
 use orchestrator_api::limits::Limits;
 use orchestrator_protocol::Error;
 use orchestrator_protocol::event::Item;
@@ -453,6 +454,7 @@ async fn a_submission_that_takes_too_long_is_not_called_refused() {
     let answer = post(&service, path, body).await;
     assert_eq!(answer.status, 503);
     assert!(answer.json()["error"].as_str().unwrap().contains("may still"), "{answer:?}");
+    assert!(!answer.headers.contains_key(header::RETRY_AFTER));
     assert!(answer.json()["details"]["help"].as_str().unwrap().contains("idempotency"), "{answer:?}");
 }
 
@@ -464,4 +466,43 @@ async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
     let answer = send(&service, request).await;
     assert_eq!((answer.status, &answer.json()["code"]), (408, &json!("too_slow")));
     assert_eq!(answer.headers[header::CONNECTION], "close");
+}
+
+#[tokio::test]
+async fn a_list_is_no_object_at_any_depth() {
+    let task = r#"["greet","hello.nu",null,null,{},{},[],[],0,null,{},null,null,null,null,null]"#;
+    let table = [
+        (format!(r#"{{"tasks":[{task}]}}"#), "tasks[0]"),
+        (r#"{"tasks":[{"script":"a.nu","retry":[3,1000,60000]}]}"#.to_owned(), "tasks[0].retry"),
+    ];
+    for (body, field) in table {
+        let service = Fake::healthy();
+        let answer = post(&service, "/workflows", &body).await;
+        assert_eq!(answer.status, 422, "{body}: {answer:?}");
+        assert_eq!(answer.json()["details"]["field"], field);
+        assert_eq!(service.asked(), []);
+    }
+    let service = Fake::healthy();
+    let body = r#"{"infra":"production","settings":"s.yaml","retry":[3,1000,60000]}"#;
+    let answer = post(&service, "/workflows/servers/create", body).await;
+    assert_eq!((answer.status, service.asked()), (422, vec![]), "{answer:?}");
+}
+
+#[tokio::test]
+async fn changes_whose_clients_are_gone_count_among_those_that_are_made() {
+    let service = Fake::healthy();
+    service.open.send_replace(false);
+    let router = router_within(&service, Limits { requests: 1, waits: 1, ..Limits::default() });
+    let (path, body) = PATHS[0];
+    for count in 1..=2 {
+        let gone = tokio::spawn(router.clone().oneshot(posting(path, body)));
+        service.has_been_asked(count).await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+    }
+    let refused = router.clone().oneshot(posting(path, body)).now_or_never().unwrap().unwrap();
+    assert_eq!((refused.status().as_u16(), service.asked().len()), (503, 2));
+    service.open.send_replace(true);
+    service.has_answered(2).await;
+    assert_eq!(router.oneshot(posting(path, body)).await.unwrap().status(), 202);
 }

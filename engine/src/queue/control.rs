@@ -15,6 +15,9 @@ use crate::records;
 
 /// How many records one look into the store returns here.
 const PAGE: usize = 1_000;
+/// How long the reason of a cancellation may be, in bytes: it is kept with every task of a workflow, and
+/// with every event of those.
+const MAX_REASON_BYTES: usize = 1_000;
 
 pub(super) fn pauses_key() -> Key {
     Key::new(Table::Control, "pauses")
@@ -26,6 +29,14 @@ impl Queue {
     ///
     /// Returns the tasks that this has changed, besides the task itself.
     pub async fn cancel(&self, id: TaskId, reason: &str) -> Result<Vec<TaskId>, Error> {
+        let is_text = reason.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t'));
+        if reason.len() > MAX_REASON_BYTES || !is_text {
+            return Err(Error::invalid(format!(
+                "the reason is longer than {MAX_REASON_BYTES} bytes or not text"
+            ))
+            .with_help("nothing was cancelled")
+            .with_field("reason"));
+        }
         let is_workflow = self.request_cancel(id, reason, None).await?;
         let mut others = Vec::new();
         if is_workflow {
@@ -84,8 +95,13 @@ impl Queue {
             let mut draft = self.draft();
             let task = draft.task(id).await?;
             let mut revive = if task.kind() == TaskKind::Workflow {
-                orchestrator_protocol::state::apply(task.status, Transition::Revive)?;
-                self.children(id, &[TaskStatus::Failed, TaskStatus::Cancelled]).await?
+                let (status, is_cancelled) = (task.status, task.cancel.is_some());
+                let ended_badly = self.children(id, &[TaskStatus::Failed, TaskStatus::Cancelled]).await?;
+                // What has failed of a workflow that goes on need not wait for the rest.
+                if status.is_final() || is_cancelled || ended_badly.is_empty() {
+                    orchestrator_protocol::state::apply(status, Transition::Revive)?;
+                }
+                ended_badly
             } else {
                 vec![id]
             };

@@ -335,7 +335,7 @@ impl Queue {
                 ended_badly.push(drafted.task.id);
             }
         }
-        self.events.changed(changed.iter().map(|drafted| &drafted.task));
+        self.events.changed(changed.iter().map(|drafted| &drafted.task).zip(revisions.iter().copied()));
         self.wake.notify_one();
         ended_badly.extend(unsure);
         (Outcome { tasks: changed.into_iter().map(|drafted| drafted.task).collect() }, ended_badly)

@@ -94,6 +94,8 @@ impl Queue {
             ready_at: None,
             cleaned_at: None,
             expires_at: now + lifetime(request)?,
+            partitions: Vec::new(),
+            runs: 0,
         };
         let title = format!("test environment {environment_name}");
         let group = group(request);
@@ -315,6 +317,11 @@ impl Queue {
                 None => return Ok(environments),
             }
         }
+    }
+
+    /// Whether a task about an environment has not ended.
+    pub async fn is_worked_on(&self, id: EnvironmentId) -> Result<bool, Error> {
+        Ok(!self.open_tasks(id).await?.is_empty())
     }
 
     /// The tasks about an environment that have not ended, workflows left out.

@@ -109,6 +109,9 @@ fn why_running(task: &Task) -> Reason {
 fn why_ended(task: &Task) -> Reason {
     let message = match (&task.error, task.status) {
         (Some(error), _) => error.clone(),
+        (None, TaskStatus::Completed) if task.kind() == TaskKind::Workflow => {
+            "all of its tasks completed".into()
+        }
         (None, TaskStatus::Completed) => format!("it completed with attempt {}", task.attempt),
         (None, status) => format!("it is {status}"),
     };

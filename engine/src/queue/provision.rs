@@ -56,12 +56,23 @@ impl PlannedTask {
 impl Queue {
     /// Queues work on an infra.
     pub async fn provision(&self, principal: &str, request: &ProvisionRequest) -> Result<Submitted, Error> {
+        self.provision_resolved(principal, request, request).await
+    }
+
+    /// The same with the paths of a request resolved, as [`Queue::submit_resolved`].
+    pub async fn provision_resolved(
+        &self,
+        principal: &str,
+        asked: &ProvisionRequest,
+        resolved: &ProvisionRequest,
+    ) -> Result<Submitted, Error> {
+        let key = asked.idempotency_key.as_deref();
         // Before any look at files: they may be gone by now.
-        if let Some(earlier) = self.used(principal, request.idempotency_key.as_deref(), request).await? {
+        if let Some(earlier) = self.used(principal, key, asked).await? {
             return Ok(earlier);
         }
-        let (tasks, submitted) = self.plan_workflow(request)?;
-        self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
+        let (tasks, submitted) = self.plan_workflow(resolved)?;
+        self.queue_tasks(principal, key, asked, tasks, submitted).await
     }
 
     /// Adds planned tasks to the workflow of an action, and ends the action, in one commit.
@@ -112,7 +123,8 @@ impl Queue {
         check_environment(&request.env)?;
         check_secrets(&request.secrets)?;
         let cwd = working_directory(request.cwd.as_deref())?;
-        let settings = readable_file("settings", &cwd, &request.settings)?;
+        let settings = readable_file("settings file", &cwd, &request.settings)
+            .map_err(|error| error.with_field("settings"))?;
         let text = fs::read(&settings).map_err(|error| {
             Error::invalid(format!("the settings file {settings} cannot be read: {error}"))
         })?;

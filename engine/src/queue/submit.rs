@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{TimeDelta, Utc};
@@ -13,6 +13,7 @@ use orchestrator_protocol::task::{
 };
 use orchestrator_protocol::{Error, name};
 use orchestrator_storage::{Expect, Fields, Key, Operation, Table};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -47,12 +48,24 @@ pub fn idempotency_key(principal: &str, key: &str) -> Key {
 impl Queue {
     /// Queues tasks, all of them or none.
     pub async fn submit(&self, principal: &str, request: &SubmitRequest) -> Result<Submitted, Error> {
+        self.submit_resolved(principal, request, request).await
+    }
+
+    /// The same with the paths of a request resolved. Its key goes by what was asked: that stays the same
+    /// whatever becomes of files and links.
+    pub async fn submit_resolved(
+        &self,
+        principal: &str,
+        asked: &SubmitRequest,
+        resolved: &SubmitRequest,
+    ) -> Result<Submitted, Error> {
+        let key = asked.idempotency_key.as_deref();
         // Before any look at files: they may be gone by now.
-        if let Some(earlier) = self.used(principal, request.idempotency_key.as_deref(), request).await? {
+        if let Some(earlier) = self.used(principal, key, asked).await? {
             return Ok(earlier);
         }
-        let (tasks, submitted) = self.plan_tasks(request)?;
-        self.queue_tasks(principal, request.idempotency_key.as_deref(), request, tasks, submitted).await
+        let (tasks, submitted) = self.plan_tasks(resolved)?;
+        self.queue_tasks(principal, key, asked, tasks, submitted).await
     }
 
     /// What a key was used for before.
@@ -152,8 +165,9 @@ impl Queue {
     /// What new tasks depend on must exist and not have ended badly.
     async fn check_existing_dependencies(&self, draft: &mut Draft<'_>, tasks: &[Task]) -> Result<(), Error> {
         let ours: HashMap<TaskId, ()> = tasks.iter().map(|task| (task.id, ())).collect();
-        for task in tasks {
-            for dependency in task.depends_on.iter().filter(|id| !ours.contains_key(id)) {
+        for (index, task) in tasks.iter().enumerate() {
+            let foreign = task.depends_on.iter().enumerate().filter(|(_, id)| !ours.contains_key(id));
+            for (position, dependency) in foreign {
                 let status = draft.get(*dependency).await?.map(|task| (task.status, task.name.clone()));
                 let problem = match status {
                     None => "does not exist".to_owned(),
@@ -166,7 +180,7 @@ impl Queue {
                     task.name
                 ))
                 .with_help("nothing was queued; retry the dependency first, or leave it out")
-                .with_field("depends_on"));
+                .with_field(format!("tasks[{index}].depends_on[{position}]")));
             }
         }
         Ok(())
@@ -228,7 +242,8 @@ impl Queue {
 
     fn new_command(&self, id: TaskId, task_name: &str, new: &NewTask) -> Result<Task, Error> {
         let cwd = working_directory(new.cwd.as_deref())?;
-        let script = readable_file("script", &cwd, &new.script)?;
+        let script =
+            readable_file("script", &cwd, &new.script).map_err(|error| error.with_field("script"))?;
         check_executable(&script)?;
         check_environment(&new.env)?;
         check_secrets(&new.secrets)?;
@@ -350,18 +365,20 @@ pub(super) fn working_directory(cwd: Option<&str>) -> Result<PathBuf, Error> {
 }
 
 /// The absolute path of a file that can be read.
-pub(super) fn readable_file(field: &'static str, cwd: &Path, path: &str) -> Result<String, Error> {
+pub(super) fn readable_file(what: &str, cwd: &Path, path: &str) -> Result<String, Error> {
     let full = cwd.join(path);
-    let problem = match fs::File::open(&full).and_then(|file| file.metadata()) {
+    // A pipe that nobody writes to would hold up whoever opens it.
+    let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let opened = fs::OpenOptions::new().read(true).custom_flags(without_waiting).open(&full);
+    let problem = match opened.and_then(|file| file.metadata()) {
         Ok(metadata) if metadata.is_file() => None,
         Ok(_) => Some("is not a file".to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("does not exist".to_owned()),
         Err(error) => Some(format!("cannot be read: {error}")),
     };
     match problem {
-        Some(problem) => Err(Error::invalid(format!("the {field} {} {problem}", full.display()))
-            .with_help("relative paths start at the working directory of whoever submits")
-            .with_field(field)),
+        Some(problem) => Err(Error::invalid(format!("the {what} {} {problem}", full.display()))
+            .with_help("relative paths start at the working directory of whoever submits")),
         None => Ok(std::path::absolute(&full).unwrap_or(full).to_string_lossy().into_owned()),
     }
 }

@@ -1,12 +1,15 @@
 //! `orchestrator task cancel` and `orchestrator task retry`
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
 use chrono::Utc;
 use nu_plugin::{DynamicCompletionCall, EngineInterface, EvaluatedCall, PluginCommand};
 use nu_protocol::engine::ArgType;
 use nu_protocol::{
     DynamicSuggestion, Example, Flag, LabeledError, PipelineData, Signature, Span, SyntaxShape, Value,
 };
-use orchestrator_protocol::request::{CancelTask, Changed, RetryTask};
+use orchestrator_protocol::request::{CancelTask, Changed, GetTask, RetryTask};
 
 use super::{SignatureExt, for_each_task};
 use crate::completion;
@@ -117,7 +120,7 @@ impl PluginCommand for TaskRetry {
 
     fn extra_description(&self) -> &str {
         "The task starts over with all its retries, and what its end had cancelled is revived with it: `others` names \
-them. Of a workflow, the failed and cancelled tasks are tried again."
+them. Of a workflow, the failed and cancelled tasks are tried again, also while the rest of it goes on."
     }
 
     fn search_terms(&self) -> Vec<&str> {
@@ -152,11 +155,20 @@ them. Of a workflow, the failed and cancelled tasks are tried again."
     ) -> Result<PipelineData, LabeledError> {
         let session = Session::open(plugin, engine, call)?;
         let head = call.head;
+        let revived = Mutex::new(HashSet::new());
         for_each_task(&session, call, input, move |session, named| {
-            Ok(changed(
-                &session.ask(RetryTask { id: named.id }).map_err(|failure| failure.at(named.span))?,
-                head,
-            ))
+            let mut revived = revived.lock().unwrap_or_else(PoisonError::into_inner);
+            let answer = match session.ask(RetryTask { id: named.id }) {
+                // A task before it in the list has brought it along.
+                Err(failure) if revived.contains(&named.id) && failure.is_conflict() => {
+                    let task = session.ask(GetTask { id: named.id });
+                    task.map(|task| Changed { task, others: Vec::new() })
+                }
+                answer => answer,
+            };
+            let answer = answer.map_err(|failure| failure.at(named.span))?;
+            revived.extend(answer.others.iter().chain(&answer.task.parent).copied());
+            Ok(changed(&answer, head))
         })
     }
 
