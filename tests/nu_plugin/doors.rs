@@ -266,7 +266,7 @@ const TABLE: &[Row] = &[
 /// What a door asked.
 #[derive(Debug, Clone, PartialEq)]
 enum Asked {
-    Call(Request),
+    Call(Box<Request>),
     Stream(Subscription),
 }
 
@@ -331,7 +331,7 @@ impl Service for Notes {
             Request::GetTask(_) => Ok(Response::GetTask(Box::new(ended()))),
             _ => Err(Error::invalid("noted")),
         };
-        self.0.lock().unwrap().push(Asked::Call(request));
+        self.0.lock().unwrap().push(Asked::Call(Box::new(request)));
         answer
     }
 
