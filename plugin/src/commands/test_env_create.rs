@@ -88,7 +88,7 @@ hold for the nodes that name none. Returns the environment; with --wait, when al
             (
                 "A quorum that must survive the loss of one member",
                 "orchestrator test env cluster etcd --topology etcd_cluster --auto-start --wait \
---fault [{kind: kill, node: etcd-02} {kind: restart, node: etcd-02}]",
+--fault ['kill etcd-02' 'restart etcd-02']",
             ),
         ],
     },

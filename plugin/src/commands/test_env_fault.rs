@@ -46,7 +46,7 @@ faults a part of a test."
             .for_engine()
             .rest(
                 "words",
-                SyntaxShape::Any,
+                SyntaxShape::String,
                 "The environment's id, unless it is piped in; what to do; the nodes",
             )
             .input_output_types(vec![

@@ -47,12 +47,7 @@ environment. Ctrl-C stops following, and nothing else."
     fn signature(&self) -> Signature {
         let lines = || Type::one_of([Type::table(), Type::String]);
         Signature::build(self.name())
-            .for_engine()
-            .optional(
-                "id",
-                SyntaxShape::String,
-                "Id of the environment; without one it comes from the pipeline",
-            )
+            .about("Id of the environment; without one it comes from the pipeline")
             .param(Flag::new("node").short('N').arg(SyntaxShape::String).desc("Only this node"))
             .param(Flag::new("follow").short('f').desc("Go on while something runs in the environment"))
             .param(

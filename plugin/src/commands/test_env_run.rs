@@ -59,7 +59,7 @@ command."
             Example {
                 description: "Does it survive the loss of a node?",
                 example: "orchestrator test env run 01890a5d-ac96-774b-bcce-b302099a8057 --wait \
---fault [{kind: kill, node: etcd-02} {kind: restart, node: etcd-02}]",
+--fault ['kill etcd-02' 'restart etcd-02']",
                 result: None,
             },
             Example {

@@ -86,8 +86,8 @@ impl TestSignature for Signature {
         .param(
             Flag::new("fault")
                 .short('f')
-                .arg(each(vec![SyntaxShape::record()]))
-                .desc("Faults to go through after that: {kind: kill, node: NAME}, and so on"),
+                .arg(each(vec![SyntaxShape::record(), SyntaxShape::String]))
+                .desc("Faults to go through after that, such as 'kill NODE', or {kind: kill, node: NODE}"),
         )
     }
 

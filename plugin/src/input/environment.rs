@@ -121,9 +121,15 @@ fn script(value: &Value, cwd: &Path) -> Result<TestScript, LabeledError> {
     })
 }
 
-/// A step of a run with faults: `{kind: kill, node: NAME}` or `{kind: partition, nodes: [NAME …]}`, and
-/// `verify: false` where nothing is to be verified after it.
+/// A step of a run with faults: words such as `kill NODE`, or `{kind: kill, node: NAME}` or `{kind: partition,
+/// nodes: [NAME …]}`, with `verify: false` where nothing is to be verified after it.
 fn fault_step(value: &Value) -> Result<FaultStep, LabeledError> {
+    if let Value::String { val, .. } = value {
+        let word = |word: &str| Value::string(word, value.span());
+        let mut words = val.split_whitespace().map(word);
+        let kind = words.next().unwrap_or_else(|| word(""));
+        return Ok(FaultStep { fault: fault(&kind, &words.collect::<Vec<_>>())?, verify: true });
+    }
     let mut fault = value.as_record()?.clone();
     let verify = fault.remove("verify").filter(|verify| !verify.is_nothing());
     Ok(FaultStep {
