@@ -144,7 +144,8 @@ impl DockerManager {
             ));
         };
         let spec = ContainerSpec {
-            name: format!("orchestrator-disk-trial-{}", uuid::Uuid::now_v7()),
+            // One name for all: an engine that dies here leaves at most one, and the next removes it.
+            name: "orchestrator-disk-trial".into(),
             image: image.id.clone(),
             command: vec!["true".into()],
             network: "none".into(),
@@ -152,8 +153,9 @@ impl DockerManager {
             ..ContainerSpec::default()
         };
         let found = match connection.create(&spec).await {
-            Ok(id) => {
-                connection.remove(&id).await?;
+            // One that is there already was made with a limit too.
+            Ok(_) | Err(ContainerError::Exists { .. }) => {
+                connection.remove(&spec.name).await?;
                 DiskLimits::Kept
             }
             Err(ContainerError::Unsupported(reason)) => DiskLimits::Not(reason),

@@ -104,13 +104,12 @@ impl Blueprint {
     /// come the nodes that have it, by their indices: those of one group may start at once, and the groups
     /// are in the order of the taskserv's roles, so that a controlplane comes before its workers.
     pub fn start_order(&self) -> Vec<(String, Vec<Vec<usize>>)> {
-        let mut taskserv_by_name: BTreeMap<&str, &Taskserv> = BTreeMap::new();
+        // A node has what a taskserv depends on before it, so that this holds for all nodes together too.
+        let mut names: Vec<&str> = Vec::new();
         for plan in self.nodes.iter().flat_map(|node| &node.taskservs) {
-            taskserv_by_name.entry(&plan.taskserv.name).or_insert(&plan.taskserv);
-        }
-        let mut names = Vec::new();
-        for plan in self.nodes.iter().flat_map(|node| &node.taskservs) {
-            visit(&plan.taskserv.name, &taskserv_by_name, &mut names);
+            if !names.contains(&plan.taskserv.name.as_str()) {
+                names.push(&plan.taskserv.name);
+            }
         }
         let step = |name: &str| {
             let mut groups: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
@@ -157,18 +156,5 @@ impl Blueprint {
             variables.insert("TASKSERV_PEERS".into(), peers.join("\n"));
         }
         variables
-    }
-}
-
-/// Adds a taskserv's name after those of all that it depends on. A blueprint has no circles.
-fn visit<'a>(name: &'a str, taskserv_by_name: &BTreeMap<&'a str, &'a Taskserv>, done: &mut Vec<&'a str>) {
-    if done.contains(&name) {
-        return;
-    }
-    if let Some(taskserv) = taskserv_by_name.get(name) {
-        for dependency in &taskserv.depends_on {
-            visit(dependency, taskserv_by_name, done);
-        }
-        done.push(name);
     }
 }

@@ -14,6 +14,7 @@ export use server.nu
 export use taskserv.nu
 export use cluster.nu
 export use workflow.nu
+export use test.nu
 
 # Lists the commands of this module.
 @category provisioning

@@ -1,6 +1,7 @@
 # Orders: what changes an infra. Outside of a task the engine gets the order and makes a workflow of it;
 # inside a task the worker carries it out here.
 
+use plugin.nu
 use worker.nu
 
 # What an order says beside its operation and its names.
@@ -33,9 +34,7 @@ export def give [
     if (worker inside-a-task) {
         return (worker perform ($operation | split row " ") $names {infra: $o.infra, settings: $o.settings, check: $o.check})
     }
-    if (which "orchestrator workflow server create" | is-empty) {
-        error make --unspanned {msg: "the plugin is not loaded", code: "orchestrator::no_plugin", help: "load it before this module: `plugin use orchestrator`, or start Nushell with `--plugins PATH/nu_plugin_orchestrator`"}
-    }
+    plugin must-be-loaded
     # The plugin's commands are words of the source, so each has a line of its own.
     match $operation {
         "server create" => { orchestrator workflow server create ...$names --infra $o.infra --settings $o.settings --check=$o.check --wait=$o.wait --allow-concurrent=$o.allow_concurrent --priority $o.priority --retries $o.retries --timeout $o.timeout --idempotency-key $o.idempotency_key --env $o.environment --secret $o.secret }

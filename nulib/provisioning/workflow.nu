@@ -5,7 +5,7 @@
 @example "by its id" 'provisioning workflow status 01890a5d-ac96-774b-bcce-b302099a8057'
 @example "its failed tasks" 'provisioning workflow status 01890a5d-ac96-774b-bcce-b302099a8057 | get tasks | where status == Failed'
 export def status [
-    workflow: any       # Its id, or a record with its id
+    workflow: oneof<string, record>     # Its id, or a record with its id
 ]: nothing -> record {
     orchestrator task get $workflow
 }
@@ -27,7 +27,7 @@ export def list [
 @category provisioning
 @example "by its id" 'provisioning workflow wait 01890a5d-ac96-774b-bcce-b302099a8057'
 export def wait [
-    workflow: any       # Its id, or a record with its id
+    workflow: oneof<string, record>     # Its id, or a record with its id
 ]: nothing -> record {
     orchestrator task wait $workflow
 }

@@ -12,12 +12,14 @@ const CAPABILITIES = [
     AUDIT_CONTROL DAC_READ_SEARCH IPC_LOCK IPC_OWNER LINUX_IMMUTABLE NET_ADMIN NET_BROADCAST SYS_ADMIN SYS_NICE SYS_PTRACE SYSLOG
 ]
 
-# Starts a machine that goes with its place, and returns its container.
+# Starts a machine on a network of its own that goes with its place, and returns its container.
 export def start-machine [name: string]: record -> string {
-    let container = $"($in.infra).($name)"
+    let infra = $in.infra
+    let container = $"($infra).($name)"
+    ^docker network create $"($infra).net" | ignore
     let rights = $CAPABILITIES | each {|capability| [--cap-add $capability] } | flatten
     let open_up = [--security-opt seccomp=unconfined --security-opt apparmor=unconfined --device-cgroup-rule "a *:* rwm"]
-    ^docker run --detach --init --name $container --hostname $name ...$rights ...$open_up (image) sleep infinity | ignore
+    ^docker run --detach --init --name $container --network $"($infra).net" --hostname $name ...$rights ...$open_up (image) sleep infinity | ignore
     $container
 }
 

@@ -36,7 +36,7 @@ export def "test containerd runs a container of an image made on the spot" [] {
         $machine | script containerd start --with {sandbox_image: 'x" = 1'} | refused "must be the name of an image"
 
         # A server without the right to is told so.
-        ^docker run --detach --init --name $"($place.infra).plain" (image) sleep infinity | ignore
+        ^docker run --detach --init --network none --name $"($place.infra).plain" (image) sleep infinity | ignore
         let plain = $"($place.infra).plain"
         ^docker cp $"($machine):/usr/bin/containerd" - | ^docker cp - $"($plain):/usr/bin"
         $plain | script containerd start | refused "it must be a privileged one"

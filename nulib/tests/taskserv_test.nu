@@ -186,7 +186,7 @@ export def "test names that nobody knows are refused with what there is" [] {
         $place | add-taskserv other
         $place | add-taskserv broken {depends_on: [nowhere]}
         for case in [
-            [[create nope] "there is no taskserv 'nope': there is app, broken, other, postgres, redis"]
+            [[create nope] "there is no taskserv 'nope': there is app, broken, cilium, containerd, etcd, kubernetes, other, postgres, redis"]
             [[create app b] "server 'b' does not have the taskserv 'app': it has none"]
             [[create other] "no server of" "has the taskserv 'other'"]
             [[create app z] "describes no server 'z': it has a, b"]
@@ -307,7 +307,7 @@ export def "test a taskserv beside the settings comes before the one of the proj
     with-folders [{name: a}] {|place|
         $place | add-taskserv redis {description: "mine"}
         let all = ($place | worker [taskserv list]).result.taskservs
-        check same $all.name [postgres redis]
+        check same $all.name [cilium containerd etcd kubernetes postgres redis]
         check same ($all | where name == redis | select description where | first) {description: mine, where: ($place.directory | path join taskservs redis)}
         check same ($place | worker [taskserv list postgres]).result.taskservs.where [($OWN | path join postgres)]
     }
@@ -315,7 +315,7 @@ export def "test a taskserv beside the settings comes before the one of the proj
 
 export def "test the taskservs of the project are right" [] {
     let all = taskservs available [$OWN]
-    check same $all.name [postgres redis]
+    check same $all.name [cilium containerd etcd kubernetes postgres redis]
     for one in $all {
         let taskserv = taskservs read $one.folder
         # Without options they can be brought to any server.
@@ -323,14 +323,16 @@ export def "test the taskservs of the project are right" [] {
         for script in (glob ($one.folder | path join "*.sh")) { check same (^sh -n $script | complete | get exit_code) 0 }
     }
     # A folder is all that a taskserv is, so each has its own copy of what they share.
-    let shared = $all.folder | each {|folder| open --raw ($folder | path join apt.sh) | decode utf-8 }
-    check same ($shared | uniq | length) 1
+    for file in [[name, by]; [apt.sh 6] [service.sh 2] [bundle.sh 2] [upstream.sh 2]] {
+        let copies = glob ($OWN | path join "*" $file.name) | each {|copy| open --raw $copy | decode utf-8 }
+        check same [$file.name ($copies | length) ($copies | uniq | length)] [$file.name $file.by 1]
+    }
 }
 
 export def "test a system without apt is refused for good" [] {
     with-place {|place|
-        let variables = {PATH: [$place.directory], TASKSERV_PARAM_PORT: "1", TASKSERV_PARAM_BIND: x, TASKSERV_PARAM_PROTECTED_MODE: "true", TASKSERV_PARAM_LISTEN_ADDRESSES: x}
-        for name in [redis postgres] {
+        let variables = {PATH: [$place.directory], TASKSERV_PARAM_PORT: "1", TASKSERV_PARAM_BIND: x, TASKSERV_PARAM_PROTECTED_MODE: "true", TASKSERV_PARAM_LISTEN_ADDRESSES: x, TASKSERV_SERVER: a, TASKSERV_PEERS: ""}
+        for name in [redis postgres etcd containerd] {
             cd ($OWN | path join $name)
             let answer = with-env $variables { ^/bin/sh ./install.sh | complete } | read-words
             check same [$answer.exit_code $answer.permanent] [1 true]

@@ -15,6 +15,15 @@ mod task_logs;
 mod task_pause;
 mod task_submit;
 mod task_wait;
+mod test_env_create;
+mod test_env_fault;
+mod test_env_list;
+mod test_env_logs;
+mod test_env_run;
+mod test_flags;
+mod test_image;
+mod test_quick;
+mod test_topology;
 mod workflow_submit;
 
 use nu_plugin::{EvaluatedCall, PluginCommand};
@@ -48,8 +57,19 @@ pub fn all() -> Vec<Box<dyn PluginCommand<Plugin = Orchestrator>>> {
         Box::new(task_pause::TaskResume),
         Box::new(workflow_submit::WorkflowSubmit),
         Box::new(events::Events),
+        Box::new(test_quick::TestQuick),
+        Box::new(test_env_list::TestEnvList),
+        Box::new(test_env_list::TestEnvStatus),
+        Box::new(test_env_run::TestEnvRun),
+        Box::new(test_env_run::TestEnvCleanup),
+        Box::new(test_env_logs::TestEnvLogs),
+        Box::new(test_env_fault::TestEnvFault),
+        Box::new(test_topology::TestTopologyList),
+        Box::new(test_topology::TestTopologyLoad),
+        Box::new(test_image::TestImagePrune),
     ];
     all.extend(provision::ALL.into_iter().map(|command| Box::new(command) as Box<_>));
+    all.extend(test_env_create::ALL.into_iter().map(|command| Box::new(command) as Box<_>));
     all.extend(families::all());
     all.into_iter().map(|command| Box::new(given::Given(command)) as Box<_>).collect()
 }
@@ -61,6 +81,10 @@ trait SignatureExt: Sized {
     /// Tasks as arguments or from the pipeline; one record for one task, a table for several. Any input is
     /// let in: in a closure whose command names its tasks, the closure's own input comes along.
     fn about_tasks(self) -> Self;
+    /// The same for environments.
+    fn about_environments(self) -> Self;
+    /// The same for what `ids` describes.
+    fn about(self, ids: &str) -> Self;
     /// The flag that makes a submission repeatable.
     fn with_idempotency_key(self) -> Self;
     /// The flags with which attempts are repeated and bounded.
@@ -82,17 +106,22 @@ impl SignatureExt for Signature {
     }
 
     fn about_tasks(self) -> Self {
-        let ids = Type::list(Type::String);
-        self.for_engine()
-            .rest("id", SyntaxShape::String, "Ids of tasks; without one they come from the pipeline")
-            .input_output_types(vec![
-                (Type::Nothing, Type::one_of([Type::record(), Type::table()])),
-                (Type::String, Type::record()),
-                (ids, Type::table()),
-                (Type::record(), Type::record()),
-                (Type::table(), Type::table()),
-                (Type::Any, Type::Any),
-            ])
+        self.about("Ids of tasks; without one they come from the pipeline")
+    }
+
+    fn about_environments(self) -> Self {
+        self.about("Ids of environments; without one they come from the pipeline")
+    }
+
+    fn about(self, ids: &str) -> Self {
+        self.for_engine().rest("id", SyntaxShape::String, ids).input_output_types(vec![
+            (Type::Nothing, Type::one_of([Type::record(), Type::table()])),
+            (Type::String, Type::record()),
+            (Type::list(Type::String), Type::table()),
+            (Type::record(), Type::record()),
+            (Type::table(), Type::table()),
+            (Type::Any, Type::Any),
+        ])
     }
 
     fn with_idempotency_key(self) -> Self {

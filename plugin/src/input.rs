@@ -2,63 +2,96 @@
 //!
 //! Every error here points at the value that cannot be used.
 
+pub mod environment;
+
 use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use nu_plugin::EvaluatedCall;
 use nu_protocol::{FromValue, LabeledError, PipelineData, Span, Value};
+use orchestrator_protocol::environment::EnvironmentId;
 use orchestrator_protocol::task::{RetryPolicy, SecretReference, TaskId};
 
 use crate::errors::invalid;
 
-/// A task as it was named, and where.
+/// What can be named by an id.
+pub trait Identifier: FromStr + Copy + Eq + Hash + Send + 'static {
+    /// What it is the id of, with its article.
+    const OF: &'static str;
+    /// The command that shows the ids.
+    const LISTED_BY: &'static str;
+}
+
+impl Identifier for TaskId {
+    const OF: &'static str = "a task";
+    const LISTED_BY: &'static str = "orchestrator task list";
+}
+
+impl Identifier for EnvironmentId {
+    const OF: &'static str = "an environment";
+    const LISTED_BY: &'static str = "orchestrator test env list";
+}
+
+/// Something as it was named, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NamedTask {
-    /// The task.
-    pub id: TaskId,
+pub struct Named<I> {
+    /// Its id.
+    pub id: I,
     /// The text that names it.
     pub span: Span,
 }
 
-/// The tasks that a command is about.
-pub enum Tasks {
+/// A task as it was named.
+pub type NamedTask = Named<TaskId>;
+/// An environment as it was named.
+pub type NamedEnvironment = Named<EnvironmentId>;
+
+/// What a command is about.
+pub enum Things<I> {
     /// One, so that the answer is one record.
-    One(NamedTask),
+    One(Named<I>),
     /// Any number, so that the answer is a table. Read as they come.
-    Many(Box<dyn Iterator<Item = Result<NamedTask, LabeledError>> + Send>),
+    Many(Box<dyn Iterator<Item = Result<Named<I>, LabeledError>> + Send>),
 }
 
-impl Tasks {
-    /// The tasks named by arguments, else by the input: an id, a list of them, or a record or table with
-    /// a column `id`.
+/// The tasks that a command is about.
+pub type Tasks = Things<TaskId>;
+/// The environments that a command is about.
+pub type Environments = Things<EnvironmentId>;
+
+impl<I: Identifier> Things<I> {
+    /// What is named by arguments, else by the input: an id, a list of them, or a record or table with a
+    /// column `id`.
     pub fn read(call: &EvaluatedCall, input: PipelineData) -> Result<Self, LabeledError> {
-        let mut named = call.positional.iter().map(named_task).collect::<Result<Vec<_>, _>>()?;
+        let mut named = call.positional.iter().map(named).collect::<Result<Vec<_>, _>>()?;
         match (named.len(), input) {
             (1, _) => Ok(Self::One(named.remove(0))),
             (0, PipelineData::Empty | PipelineData::Value(Value::Nothing { .. }, _)) => {
-                Err(invalid("Which task?", "needs an id, as an argument or from the pipeline", call.head)
-                    .with_help("`orchestrator task list` shows the ids"))
+                Err(which::<I>("needs an id, as an argument or from the pipeline", call.head)
+                    .with_help(format!("`{}` shows the ids", I::LISTED_BY)))
             }
             (0, PipelineData::Value(Value::List { vals, .. }, _)) => {
-                Ok(Self::Many(Box::new(vals.into_iter().map(|value| named_task(&value)))))
+                Ok(Self::Many(Box::new(vals.into_iter().map(|value| self::named(&value)))))
             }
             (0, PipelineData::ListStream(stream, _)) => {
-                Ok(Self::Many(Box::new(stream.into_iter().map(|value| named_task(&value)))))
+                Ok(Self::Many(Box::new(stream.into_iter().map(|value| self::named(&value)))))
             }
-            (0, input) => Ok(Self::One(named_task(&input.into_value(call.head)?)?)),
+            (0, input) => Ok(Self::One(self::named(&input.into_value(call.head)?)?)),
             _ => Ok(Self::Many(Box::new(named.into_iter().map(Ok)))),
         }
     }
 
     /// All of them, each once, and whether it was one alone.
-    pub fn collect(self) -> Result<(Vec<NamedTask>, bool), LabeledError> {
+    pub fn collect(self) -> Result<(Vec<Named<I>>, bool), LabeledError> {
         match self {
-            Self::One(task) => Ok((vec![task], true)),
-            Self::Many(tasks) => {
+            Self::One(one) => Ok((vec![one], true)),
+            Self::Many(many) => {
                 let mut seen = HashSet::new();
-                let mut all = tasks.collect::<Result<Vec<_>, _>>()?;
-                all.retain(|task| seen.insert(task.id));
+                let mut all = many.collect::<Result<Vec<_>, _>>()?;
+                all.retain(|named| seen.insert(named.id));
                 Ok((all, false))
             }
         }
@@ -67,29 +100,43 @@ impl Tasks {
 
 /// The task that a value names: its id, or a record with one.
 pub fn named_task(value: &Value) -> Result<NamedTask, LabeledError> {
+    named(value)
+}
+
+/// What a value names: an id, or a record with one.
+pub fn named<I: Identifier>(value: &Value) -> Result<Named<I>, LabeledError> {
     let span = value.span();
     let text = match value {
         Value::String { val, .. } => val,
         Value::Record { val, .. } => match val.get("id") {
-            Some(id @ Value::String { .. }) => return named_task(id),
-            Some(other) => return Err(not_an_id(&other.get_type().to_string(), other.span())),
+            Some(id @ Value::String { .. }) => return named(id),
+            Some(other) => return Err(not_an_id::<I>(&other.get_type().to_string(), other.span())),
             None => {
-                return Err(invalid("Which task?", "this record has no column 'id'", span)
-                    .with_help("pass ids, or rows of `orchestrator task list`"));
+                return Err(which::<I>("this record has no column 'id'", span)
+                    .with_help(format!("pass ids, or rows of `{}`", I::LISTED_BY)));
             }
         },
         Value::Error { error, .. } => return Err((**error).clone().into()),
-        other => return Err(not_an_id(&other.get_type().to_string(), span)),
+        other => return Err(not_an_id::<I>(&other.get_type().to_string(), span)),
     };
     match text.parse() {
-        Ok(id) => Ok(NamedTask { id, span }),
-        Err(_) => Err(not_an_id(&format!("'{text}'"), span)),
+        Ok(id) => Ok(Named { id, span }),
+        Err(_) => Err(not_an_id::<I>(&format!("'{text}'"), span)),
     }
 }
 
-fn not_an_id(what: &str, span: Span) -> LabeledError {
-    invalid(format!("Not a task's id: {what}"), "should look like 01890a5d-ac96-774b-bcce-b302099a8057", span)
-        .with_help("`orchestrator task list` shows the ids, and Tab completes them")
+fn which<I: Identifier>(label: &str, span: Span) -> LabeledError {
+    let noun = I::OF.rsplit(' ').next().unwrap_or(I::OF);
+    invalid(format!("Which {noun}?"), label, span)
+}
+
+fn not_an_id<I: Identifier>(what: &str, span: Span) -> LabeledError {
+    invalid(
+        format!("Not {}'s id: {what}", I::OF),
+        "should look like 01890a5d-ac96-774b-bcce-b302099a8057",
+        span,
+    )
+    .with_help(format!("`{}` shows the ids, and Tab completes them", I::LISTED_BY))
 }
 
 /// A path as the user means it: `~` is the home directory, and it starts at Nushell's current directory.

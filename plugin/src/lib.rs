@@ -3,13 +3,14 @@
 //! Read it in this order: [`plugin`] lists the commands; [`commands`] has one file for each, or for a
 //! small family; [`connection`] finds the engine, starts it where that is wanted, and asks it;
 //! [`input`] reads what the user typed and piped in; [`values`] makes Nushell values of the engine's
-//! answers; [`errors`] makes errors that point at what was typed; [`watch`] waits for tasks and
-//! [`progress`] shows how far they are; [`completion`] answers Tab.
+//! answers; [`errors`] makes errors that point at what was typed; [`watch`] waits for tasks,
+//! [`environments`] for work in test environments, and [`progress`] shows how far they are; [`completion`] answers Tab.
 #![expect(clippy::result_large_err, reason = "the size of an error is Nushell's choice, and errors are rare")]
 
 mod commands;
 mod completion;
 mod connection;
+mod environments;
 mod errors;
 mod input;
 mod plugin;

@@ -5,4 +5,5 @@ pub mod played;
 
 mod asking;
 mod conventions;
+mod environments;
 mod streams;

@@ -4,6 +4,7 @@
 //! strings, and what is not known is null. Column names are the same everywhere.
 
 pub mod engine;
+pub mod environment;
 pub mod event;
 pub mod json;
 pub mod log;

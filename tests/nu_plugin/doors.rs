@@ -51,7 +51,7 @@ const fn row(
     Row { name, nushell, rest }
 }
 
-/// `ID` stands for a task's id.
+/// `ID` stands for the id of a task or an environment.
 const TABLE: &[Row] = &[
     row("Status", "orchestrator status", ("GET", "/status", "")),
     row("Diagnose", "orchestrator doctor", ("GET", "/doctor", "")),
@@ -146,6 +146,88 @@ const TABLE: &[Row] = &[
             r#"{"infra": "i", "settings": "settings.yaml", "cluster_type": "web", "operation": "delete"}"#,
         ),
     ),
+    row(
+        "CreateEnvironment",
+        "orchestrator test env single redis --infra i --base-image debian:12 --env {A: b} --cpu 500 \
+         --memory 256MiB --disk 1GiB --disk-policy watch --max-processes 50 --option {port: 7000} --auto-start \
+         --auto-cleanup --no-keep --no-prepared --pull --expires-after 1hr --priority 3 --idempotency-key k \
+         --script [{script: work.nu, name: n, nodes: [redis], timeout: 5sec}] --idempotence-check \
+         --fault {kind: kill, node: redis}",
+        (
+            "POST",
+            "/test/environments/create",
+            r#"{"config": {"type": "single_taskserv", "taskserv": "redis", "base_image": "debian:12",
+                "environment": {"A": "b"}, "resources": {"cpu_millicores": 500, "memory_mb": 256, "disk_mb": 1024,
+                "max_processes": 50}, "taskserv_options": {"redis": {"port": 7000}}}, "infra": "i",
+                "auto_start": true, "auto_cleanup": true, "keep_on_failure": false, "disk_policy": "watch",
+                "use_prepared": false, "pull": true, "expires_after_ms": 3600000, "priority": 3,
+                "idempotency_key": "k", "run": {"tests": [{"name": "n", "script": "work.nu", "nodes": ["redis"],
+                "timeout_ms": 5000}], "idempotence_check": true,
+                "faults": [{"fault": {"kind": "kill", "node": "redis"}}]}}"#,
+        ),
+    ),
+    row(
+        "CreateEnvironment",
+        "orchestrator test quick redis",
+        (
+            "POST",
+            "/test/environments/create",
+            r#"{"config": {"type": "single_taskserv", "taskserv": "redis"}, "auto_start": true,
+                "auto_cleanup": true}"#,
+        ),
+    ),
+    row(
+        "CreateEnvironment",
+        "orchestrator test env server web-01 [redis postgres] --auto-start",
+        (
+            "POST",
+            "/test/environments/create",
+            r#"{"config": {"type": "server_simulation", "server_name": "web-01",
+                "taskservs": ["redis", "postgres"]}, "auto_start": true}"#,
+        ),
+    ),
+    row(
+        "CreateEnvironment",
+        "{nodes: [{name: a, role: member, taskservs: [etcd], address: 172.30.0.2, \
+         volumes: [{name: v, path: /v}]}], network: {subnet: 172.30.0.0/16, internal: true}} \
+         | orchestrator test env cluster etcd",
+        (
+            "POST",
+            "/test/environments/create",
+            r#"{"config": {"type": "cluster_topology", "cluster_type": "etcd", "topology": {"nodes": [{"name": "a",
+                "role": "member", "taskservs": ["etcd"], "address": "172.30.0.2",
+                "volumes": [{"name": "v", "path": "/v"}]}],
+                "network": {"subnet": "172.30.0.0/16", "internal": true}}}}"#,
+        ),
+    ),
+    row(
+        "RunEnvironment",
+        "orchestrator test env run ID --script work.nu --idempotence-check --fault {kind: heal}",
+        (
+            "POST",
+            "/test/environments/ID/run",
+            r#"{"tests": [{"script": "work.nu"}], "idempotence_check": true, "faults": [{"fault": {"kind": "heal"}}]}"#,
+        ),
+    ),
+    row("CleanEnvironment", "orchestrator test env cleanup ID", ("DELETE", "/test/environments/ID", "")),
+    row(
+        "InjectFault",
+        "orchestrator test env fault ID partition a b",
+        ("POST", "/test/environments/ID/faults", r#"{"fault": {"kind": "partition", "nodes": ["a", "b"]}}"#),
+    ),
+    row("GetEnvironment", "orchestrator test env status ID", ("GET", "/test/environments/ID", "")),
+    row(
+        "ListEnvironments",
+        "orchestrator test env list --status [failed error] --infra i",
+        ("GET", "/test/environments?status=failed,error&infra=i", ""),
+    ),
+    row("ListTopologies", "orchestrator test topology list", ("GET", "/test/topologies", "")),
+    row("PrunePrepared", "orchestrator test image prune", ("POST", "/test/images/prune", "")),
+    row(
+        "EnvironmentLogs",
+        "orchestrator test env logs ID --node a --tail 5 --follow",
+        ("GET", "/test/environments/ID/logs?node=a&tail=5&follow=true", ""),
+    ),
     row("GetTask", "orchestrator task get ID", ("GET", "/tasks/ID", "")),
     row(
         "ListTasks",
@@ -184,7 +266,7 @@ const TABLE: &[Row] = &[
 /// What a door asked.
 #[derive(Debug, Clone, PartialEq)]
 enum Asked {
-    Call(Request),
+    Call(Box<Request>),
     Stream(Subscription),
 }
 
@@ -249,7 +331,7 @@ impl Service for Notes {
             Request::GetTask(_) => Ok(Response::GetTask(Box::new(ended()))),
             _ => Err(Error::invalid("noted")),
         };
-        self.0.lock().unwrap().push(Asked::Call(request));
+        self.0.lock().unwrap().push(Asked::Call(Box::new(request)));
         answer
     }
 
@@ -260,7 +342,7 @@ impl Service for Notes {
     ) -> Result<BoxStream<'static, Result<Item>>> {
         let first = match &subscription {
             Subscription::Watch { .. } => Some(Item::Task(Box::new(ended()))),
-            Subscription::Logs(_) => None,
+            Subscription::Logs(_) | Subscription::EnvironmentLogs(_) => None,
             Subscription::Events(_) => Some(Item::Listening(EventCursor { epoch: "e".into(), sequence: 1 })),
         };
         self.0.lock().unwrap().push(Asked::Stream(subscription));

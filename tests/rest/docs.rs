@@ -14,14 +14,12 @@ use orchestrator_tests::wait;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
-use crate::door::{Door, needed, nushell, program};
+use crate::door::{Door, IMAGE, docker, image, needed, nushell};
 use crate::page::{Line, Page, Shown};
 use crate::pattern::{difference, fits};
 
 /// The infra of the page, of which a machine has one.
 const INFRA: &str = "production";
-/// The image of the page.
-const IMAGE: &str = "orchestrator-base:bookworm";
 
 #[test]
 fn every_line_of_the_page_does_what_it_says() {
@@ -31,7 +29,7 @@ fn every_line_of_the_page_does_what_it_says() {
     // Before the engine, so that it is gone when what it may have left is removed.
     let mut queued = Queued { docker: docker.clone(), id: String::new(), environment: String::new() };
     let mut door = Door::closed(&["--nu-path", nu.to_str().unwrap()]);
-    let image = std::env::var("ORCHESTRATOR_TEST_IMAGE").unwrap_or_else(|_| IMAGE.into());
+    let image = image();
     for (name, content) in &page.files {
         fs::write(door.engine.directory().join(name), content.replace(IMAGE, &image)).unwrap();
     }
@@ -195,13 +193,6 @@ fn endpoint(command: &str) -> String {
     let (_, rest) = command.split_once("http://127.0.0.1:8080").unwrap();
     let path = rest.split(['?', '"', '\'', ' ']).next().unwrap();
     format!("{method} {}", path.replace("$ID", "{id}").replace("$ENVIRONMENT", "{id}"))
-}
-
-/// The Docker client, where there is a daemon too.
-fn docker() -> Option<PathBuf> {
-    let docker = program("docker")?;
-    let answers = Command::new(&docker).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    answers.is_ok_and(|status| status.success()).then_some(docker)
 }
 
 /// The page's servers: none before and none after, and nobody else's test has them meanwhile. Servers of

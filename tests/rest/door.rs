@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use orchestrator_tests::engine::TestEngine;
@@ -112,4 +113,19 @@ pub fn program(name: &str) -> Option<PathBuf> {
 /// The Nushell that runs scripts and the worker.
 pub fn nushell() -> Option<PathBuf> {
     std::env::var_os("ORCHESTRATOR_TEST_NU").map(PathBuf::from).or_else(|| program("nu"))
+}
+
+/// The Docker client, where there is a daemon too.
+pub fn docker() -> Option<PathBuf> {
+    let docker = program("docker")?;
+    let answers = Command::new(&docker).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    answers.is_ok_and(|status| status.success()).then_some(docker)
+}
+
+/// The image that the documentation names.
+pub const IMAGE: &str = "orchestrator-base:bookworm";
+
+/// The image that stands for it here.
+pub fn image() -> String {
+    std::env::var("ORCHESTRATOR_TEST_IMAGE").unwrap_or_else(|_| IMAGE.into())
 }

@@ -1,6 +1,7 @@
 """What a user does with a client that was generated from /openapi.json: every operation but the streams.
 
-usage: generated_client.py URL, with the package `orchestrator_client` on the path
+usage: generated_client.py URL IMAGE, with the package `orchestrator_client` on the path. IMAGE is what the
+nodes of a test environment are made from.
 """
 
 import importlib
@@ -104,11 +105,43 @@ for operation, request in {
     workflow = ask(operation, 200, body=request).data
     assert workflow.status == TaskStatus.COMPLETED, workflow
 
+# A test environment of two nodes on which nothing is installed, from its creation to its end.
+nodes = [models.NodeRequest(name=name, base_image=sys.argv[2]) for name in ("one", "two")]
+config = models.ClusterTopologyRequest(
+    type_=models.ClusterTopologyType.CLUSTER_TOPOLOGY,
+    cluster_type="bare",
+    topology=models.TopologyRequest(nodes=nodes),
+)
+made = ask("create_test_environment", 202, body=models.EnvironmentRequest(config=config, infra="client")).data
+id = made.environment
+assert ask("get_task", 200, made.task, wait=True).data.status == TaskStatus.COMPLETED, made
+environment = ask("get_test_environment", 200, id).data
+assert environment.status == models.EnvironmentStatus.READY, environment
+assert [node.name for node in environment.nodes] == ["one", "two"], environment
+assert all(node.container and node.address for node in environment.nodes), environment
+assert isinstance(environment.request.config, models.ClusterTopologyRequest), environment
+assert [one.id for one in ask("list_test_environments", 200, infra="client").data] == [id]
+for fault in models.Pause(kind=models.PauseKind.PAUSE, node="one"), models.Heal(kind=models.HealKind.HEAL), models.Unpause(
+    kind=models.UnpauseKind.UNPAUSE, node="one"
+):
+    assert ask("inject_fault", 200, id, body=models.InjectFaultRequest(fault=fault)).data.id == id
+ran = ask("run_test_environment", 200, id, body=models.RunRequest(wait=True)).data
+assert ran.status == models.EnvironmentStatus.PASSED, ran
+ask("get_test_environment_logs", 200, id, node="one", tail=10)
+gone = ask("delete_test_environment", 200, id, wait=True).data
+assert gone.status == models.EnvironmentStatus.CLEANED and gone.cleaned_at, gone
+assert "etcd_cluster" in [topology.name for topology in ask("list_topologies", 200).data]
+assert ask("prune_prepared_images", 200, body=models.EmptyRequest()).data.bytes_ >= 0
+
 # Errors.
 unknown = ask("get_task", 404, UUID("01890a5d-ac96-774b-bcce-b302099a8057"))
 assert unknown.code == "not_found" and unknown.success is False and unknown.error, unknown
 wrong = ask("create_servers", 422, body=models.CreateServersRequest(servers=["--x;^rm"], **common))
 assert wrong.code == "invalid" and wrong.details["field"] == "servers[0]", wrong
+config = models.SingleTaskservRequest(type_=models.SingleTaskservType.SINGLE_TASKSERV, taskserv="nowhere")
+wrong = ask("create_test_environment", 422, body=models.EnvironmentRequest(config=config))
+assert wrong.details["field"] == "config.taskserv", wrong
+assert ask("get_test_environment", 404, UUID("01890a5d-ac96-774b-bcce-b302099a8057")).code == "not_found"
 assert ask("retry_task", 409, first, body=models.EmptyRequest()).code == "conflict"
 
 # The queue, and the end.

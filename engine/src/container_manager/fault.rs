@@ -56,6 +56,10 @@ impl Fault {
             Self::Answer(_, said) if said.contains("storage-opt") || said.contains("storage opt") => {
                 ContainerError::Unsupported(format!("disk_mb cannot be enforced on this machine: {said}"))
             }
+            // The image counts too on btrfs, and is larger than the limit.
+            Self::Answer(_, said) if said.contains("qgroup") => {
+                ContainerError::Unsupported(format!("disk_mb is too small for the image: {said}"))
+            }
             Self::Answer(_, said) | Self::Other(said) => refused(doing, name, said),
         }
     }
@@ -89,6 +93,10 @@ mod tests {
         assert!(matches!(error(501, "not implemented"), ContainerError::Unsupported(_)));
         let size = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
         assert!(matches!(error(500, size), ContainerError::Unsupported(_)));
+        let smaller = error(500, "Failed to limit qgroup for &{}: disk quota exceeded");
+        assert!(
+            matches!(smaller, ContainerError::Unsupported(words) if words.starts_with("disk_mb is too small"))
+        );
         assert_eq!(error(500, "boom").to_string(), "Docker refused to make the container 'web': boom");
     }
 

@@ -20,7 +20,8 @@ pub enum DiskLimits {
 /// Judges a storage driver by its name and by what the daemon says of it, as pairs of words.
 ///
 /// `overlay2` keeps them over xfs that is mounted with `pquota`, and refuses them elsewhere; `btrfs` and `zfs`
-/// always do (<https://docs.docker.com/reference/cli/docker/container/run/#storage-opt>). The image store of
+/// always do, and count the image too
+/// (<https://docs.docker.com/reference/cli/docker/container/run/#storage-opt>). The image store of
 /// containerd, the default of a fresh Engine 29, takes them and does nothing.
 pub fn disk_limits(driver: &str, status: &[Vec<String>]) -> DiskLimits {
     let said = |key: &str| {

@@ -34,7 +34,8 @@ impl Subnet {
             return Err(format!("{text} is an address within a network: the network is {subnet}"));
         }
         for (taken, taken_bits, meaning) in TAKEN {
-            if bits >= taken_bits && subnet.first & (u32::MAX << (32 - taken_bits)) == u32::from(taken) {
+            let common = u32::MAX << (32 - bits.min(taken_bits));
+            if subnet.first & common == u32::from(taken) & common {
                 return Err(format!("the network {text} cannot be used: {taken}/{taken_bits} is {meaning}"));
             }
         }
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn only_networks_with_room_for_machines_are_taken() {
-        for good in ["172.30.0.0/16", "10.0.0.0/8", "192.168.7.16/28", "100.64.0.0/10", "169.0.0.0/8"] {
+        for good in ["172.30.0.0/16", "10.0.0.0/8", "192.168.7.16/28", "100.64.0.0/10", "169.128.0.0/10"] {
             assert_eq!(Subnet::parse(good).unwrap().to_string(), good);
         }
         for (bad, word) in [
@@ -95,6 +96,7 @@ mod tests {
             ("127.9.0.0/16", "loopback"),
             ("0.0.0.0/8", "own"),
             ("169.254.1.0/24", "without a configured"),
+            ("169.0.0.0/8", "without a configured"),
             ("224.0.0.0/8", "no addresses"),
             ("255.255.255.0/24", "no addresses"),
         ] {

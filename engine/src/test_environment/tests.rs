@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::taskservs::{Library, Needs, Timeouts};
+use crate::topologies;
 
 /// Some taskservs: `base`, `web` on it, `cluster` with roles and parameters, and a heavy one.
 fn library() -> (TempDir, Library) {
@@ -453,4 +454,15 @@ fn the_order_the_name_the_architecture_and_variables_count_for_a_prepared_image(
     changed.config.resources.memory_mb = Some(64);
     changed.config.address = Some(Ipv4Addr::LOCALHOST);
     assert_eq!(digest, changed.prepared_digest("base", "amd64"));
+}
+#[test]
+fn the_projects_topologies_can_be_asked_for() {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nulib/taskservs").canonicalize().unwrap();
+    let library = Library { places: vec![own] };
+    for named in topologies::list(None).unwrap() {
+        let config = json!({"type": "cluster_topology", "cluster_type": named.cluster_type, "topology": named.topology});
+        let request: EnvironmentRequest = serde_json::from_value(json!({"config": config})).unwrap();
+        let planned = Blueprint::plan(&request, &library, &Defaults { base_image: "base:1".into() });
+        assert!(planned.is_ok(), "{}: {planned:?}", named.name);
+    }
 }

@@ -4,10 +4,12 @@
 has_systemd() { [ -d /run/systemd/system ]; }
 
 # What a daemon that systemd does not run prints.
+# shellcheck disable=SC2154 # They set it.
 log_file() { echo "/var/log/$service.log"; }
 
 # Calls start-stop-daemon for it. The number of a process alone says nothing: after a restart of the
 # machine another may have it. Its name does; its path can be read by those only who may trace it.
+# shellcheck disable=SC2154
 daemon() {
     start-stop-daemon --quiet --pidfile "/run/$service.pid" --name "${program##*/}" "$@"
 }

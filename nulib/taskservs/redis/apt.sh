@@ -29,7 +29,7 @@ apt() {
 
 # Installs what of these packages is not there. Sets `changed` to `true` where it did something.
 apt_install() {
-    command -v apt-get >/dev/null && command -v dpkg-query >/dev/null ||
+    { command -v apt-get && command -v dpkg-query; } >/dev/null ||
         refuse "this system has no apt-get: only Debian and Ubuntu are known here"
     [ "$(id -u)" = 0 ] || refuse "packages can be installed by root only"
     export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
@@ -48,6 +48,7 @@ apt_install() {
         is_known "$package" || known=false
     done
     [ -n "$missing" ] || return 0
+    # shellcheck disable=SC2034 # The script that reads this file says it.
     changed=true
     "$known" || apt update || return 1
     # Lists that are old name versions that are gone from the mirror: those are fetched anew.

@@ -13,7 +13,7 @@ struct Family {
     search_terms: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 6] = [
+const FAMILIES: [Family; 10] = [
     Family {
         name: "orchestrator",
         description: "Run provisioning scripts in a durable background queue.",
@@ -63,6 +63,33 @@ retried like any other.",
         description: "Workflows over the clusters of a settings file.",
         extra_description: "A cluster is servers that belong together, and the taskservs on them.",
         search_terms: &["kubernetes", "group"],
+    },
+    Family {
+        name: "orchestrator test",
+        description: "Test taskservs, servers and clusters in containers.",
+        extra_description: "An environment is nodes on a network of its own, with taskservs on them: it is created, its \
+tests are run, and it is removed. `orchestrator test quick TASKSERV` does it all.",
+        search_terms: &["docker", "container", "verify", "sandbox"],
+    },
+    Family {
+        name: "orchestrator test env",
+        description: "Test environments: create them, run their tests, look, remove.",
+        extra_description: "An environment is creating, ready, running_tests, passed, failed, cleaning, cleaned or in \
+error. It is removed when it expires, a day after it was made unless that was said otherwise.",
+        search_terms: &["environment", "docker", "container", "sandbox"],
+    },
+    Family {
+        name: "orchestrator test topology",
+        description: "Topologies: lists of nodes and their network, by name.",
+        extra_description: "There are the project's own, and those in topologies/*.toml under the current directory.",
+        search_terms: &["cluster", "nodes", "template"],
+    },
+    Family {
+        name: "orchestrator test image",
+        description: "Prepared images: base images with taskservs installed in them.",
+        extra_description: "They are made when they are needed for the first time, so that the next environment with the \
+same taskservs is there sooner.",
+        search_terms: &["docker", "cache"],
     },
 ];
 

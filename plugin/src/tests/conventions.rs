@@ -6,6 +6,9 @@ use std::collections::HashSet;
 use chrono::Utc;
 use nu_plugin::PluginCommand;
 use nu_protocol::{Category, Signature};
+use orchestrator_protocol::environment::{
+    Environment, EnvironmentStatus, EnvironmentTask, NamedTopology, NodeConfig, NodeLine, Pruned, Topology,
+};
 use orchestrator_protocol::event::{Item, LogLine, OutputStream};
 use orchestrator_protocol::request::{
     EngineMode, EngineStatus, Request, Response, StorageStatus, Subscription, TaskPage,
@@ -13,7 +16,7 @@ use orchestrator_protocol::request::{
 use orchestrator_protocol::task::{Task, TaskStatus};
 use serde_json::json;
 
-use super::fixtures::{moment, task};
+use super::fixtures::{environment, moment, result, task};
 use super::played::{Behaviour, Play, Played, Stream, Then};
 use crate::commands;
 use crate::plugin::Orchestrator;
@@ -23,10 +26,31 @@ struct Exemplary;
 
 fn exemplary_task() -> Task {
     Task {
-        id: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
+        id: ID.parse().unwrap(),
         status: TaskStatus::Completed,
         result: Some(json!({"address": "10.0.0.4"})),
         ..task("web-01")
+    }
+}
+
+const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+fn exemplary_environment() -> Environment {
+    Environment {
+        id: ID.parse().unwrap(),
+        results: vec![result(true)],
+        ..environment(EnvironmentStatus::Passed)
+    }
+}
+
+fn exemplary_topology() -> NamedTopology {
+    let node = NodeConfig { name: "etcd-01".into(), taskservs: vec!["etcd".into()], ..NodeConfig::default() };
+    NamedTopology {
+        name: "etcd_cluster".into(),
+        description: "A quorum.".into(),
+        cluster_type: "etcd".into(),
+        file: None,
+        topology: Topology { nodes: vec![node], ..Topology::default() },
     }
 }
 
@@ -60,6 +84,18 @@ impl Behaviour for Exemplary {
                 Response::ListTasks(TaskPage { tasks: vec![task("web-02")], cursor: None }).into()
             }
             Request::GetTask(_) => Response::GetTask(Box::new(exemplary_task())).into(),
+            Request::CreateEnvironment(_) => Response::CreateEnvironment(EnvironmentTask {
+                environment: exemplary_environment().id,
+                task: exemplary_task().id,
+                existed: false,
+            })
+            .into(),
+            Request::GetEnvironment(_) => Response::GetEnvironment(Box::new(exemplary_environment())).into(),
+            Request::ListEnvironments(_) => Response::ListEnvironments(vec![exemplary_environment()]).into(),
+            Request::ListTopologies(_) => Response::ListTopologies(vec![exemplary_topology()]).into(),
+            Request::PrunePrepared(_) => {
+                Response::PrunePrepared(Pruned { images: vec!["one".into()], bytes: 1 << 20 }).into()
+            }
             other => Play::Refuse(orchestrator_protocol::Error::internal(format!(
                 "{} has no example",
                 other.name()
@@ -75,6 +111,13 @@ impl Behaviour for Exemplary {
                 time: Utc::now(),
                 stream: request.stream.unwrap_or(OutputStream::Stdout),
                 line: "almost full".into(),
+            }),
+            Subscription::EnvironmentLogs(_) => Item::Node(NodeLine {
+                node: "redis".into(),
+                step: "verify redis".into(),
+                time: Utc::now(),
+                stream: OutputStream::Stdout,
+                line: "PONG".into(),
             }),
             _ => Item::Task(Box::new(exemplary_task())),
         };

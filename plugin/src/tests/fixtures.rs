@@ -1,8 +1,11 @@
-//! Tasks to test with.
+//! Tasks and environments to test with.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use orchestrator_protocol::environment::{
+    Environment, EnvironmentConfig, EnvironmentId, EnvironmentRequest, EnvironmentStatus, TestResult,
+};
 use orchestrator_protocol::event::{EventCursor, TaskEvent};
 use orchestrator_protocol::task::{Command, Program, Task, TaskId, TaskStatus, Work, Workflow};
 
@@ -41,5 +44,60 @@ pub fn event(name: &str, sequence: u64) -> TaskEvent {
         attempt: 1,
         progress: None,
         error: None,
+    }
+}
+
+/// An environment with redis on its only node, in this state.
+pub fn environment(status: EnvironmentStatus) -> Environment {
+    let config = EnvironmentConfig::SingleTaskserv {
+        taskserv: "redis".into(),
+        base_image: None,
+        environment: BTreeMap::new(),
+        resources: Default::default(),
+        taskserv_options: BTreeMap::new(),
+    };
+    Environment {
+        id: EnvironmentId::generate(),
+        name: "redis".into(),
+        status,
+        request: EnvironmentRequest {
+            config,
+            infra: None,
+            auto_start: true,
+            auto_cleanup: true,
+            keep_on_failure: true,
+            run: Default::default(),
+            disk_policy: Default::default(),
+            use_prepared: true,
+            pull: false,
+            expires_after_ms: None,
+            cwd: None,
+            priority: 0,
+            idempotency_key: None,
+        },
+        engine: "one".into(),
+        network: None,
+        nodes: Vec::new(),
+        results: Vec::new(),
+        task: None,
+        error: None,
+        created_at: moment(),
+        ready_at: None,
+        cleaned_at: None,
+        expires_at: moment(),
+    }
+}
+
+/// What verifying redis has found.
+pub fn result(passed: bool) -> TestResult {
+    TestResult {
+        node: "redis".into(),
+        name: "verify redis".into(),
+        passed,
+        exit_code: Some(i32::from(!passed)),
+        duration_ms: 1_500,
+        output: "PONG".into(),
+        error: (!passed).then(|| "no answer".into()),
+        result: None,
     }
 }
