@@ -53,17 +53,16 @@ pub struct Context {
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
+/// A change of a record. It may be made several times, each time on the record as it is then.
+pub type Change<'a> = &'a (dyn Fn(&mut Environment) + Send + Sync);
+
 /// Where environments are stored.
 #[async_trait]
 pub trait Environments: Send + Sync {
     /// One of them; `None` where there is none.
     async fn get(&self, id: EnvironmentId) -> Result<Option<Environment>, Error>;
-    /// Changes one by compare-and-set, and returns it as it is then. The change may be made several times.
-    async fn update(
-        &self,
-        id: EnvironmentId,
-        change: &(dyn for<'e> Fn(&'e mut Environment) + Send + Sync),
-    ) -> Result<Environment, Error>;
+    /// Changes one by compare-and-set, and returns it as it is then.
+    async fn update(&self, id: EnvironmentId, change: Change<'_>) -> Result<Environment, Error>;
     /// All of them.
     async fn all(&self) -> Result<Vec<Environment>, Error>;
 }
@@ -192,7 +191,7 @@ impl TestOrchestrator {
         &self,
         id: EnvironmentId,
         expected: EnvironmentStatus,
-        change: &(dyn for<'e> Fn(&'e mut Environment) + Send + Sync),
+        change: Change<'_>,
     ) -> Result<Environment, Failure> {
         crate::fault::point("environment-made");
         let changed = self
@@ -215,7 +214,7 @@ impl TestOrchestrator {
         &self,
         id: EnvironmentId,
         next: EnvironmentStatus,
-        change: &(dyn for<'e> Fn(&'e mut Environment) + Send + Sync),
+        change: Change<'_>,
     ) -> Result<Environment, Failure> {
         let refused = Mutex::new(None);
         let changed = self

@@ -18,16 +18,13 @@ use super::create::IDLE;
 use super::services::{Scene, Script};
 use super::step::{BASE, STEP_SH};
 use super::{Context, Failure, Place, TestOrchestrator, names};
-use crate::containers::{self, ContainerError, ContainerSpec, ExecSpec, Labels, Output};
+use crate::containers::{self, ContainerError, ContainerSpec, ExecSpec, Labels, NetworkSpec, Output};
 use crate::queue::submit::hex;
 use crate::test_environment::{Blueprint, NodePlan};
 
 /// Another engine's images are removed when they are older, in seconds, and only on request: by then it has
 /// most likely gone.
 const ABANDONED_SEC: i64 = 7 * 24 * 60 * 60;
-
-/// The network of containers that become images: Docker's own, which leads outside.
-const OUTSIDE: &str = "bridge";
 
 /// The image that a node is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,20 +169,33 @@ impl TestOrchestrator {
         let id = self.docker.commit(&container, &name, &labels).await?;
         crate::fault::point("environment-prepared");
         self.docker.remove_container(&container).await?;
+        self.docker.remove_network(&names::scratch(&self.options, digest)).await?;
         Ok(id)
     }
 
-    /// A container that becomes an image: a new one, or what an attempt before this has left.
+    /// A container that becomes an image: a new one, or what an attempt before this has left. It has a
+    /// network of its own, which leads outside, whether the environment's does or not.
     async fn scratch(&self, node: &NodePlan, base: &str, digest: &str) -> Result<String, Failure> {
-        let spec = ContainerSpec {
+        let network = NetworkSpec {
             name: names::scratch(&self.options, digest),
+            subnet: None,
+            internal: false,
+            labels: names::prepared_labels(&self.options, digest, names::KIND_SCRATCH),
+        };
+        match self.docker.create_network(&network).await {
+            // Nobody else has this owner in a name.
+            Ok(_) | Err(ContainerError::Exists { .. }) => {}
+            Err(problem) => return Err(problem.into()),
+        }
+        let spec = ContainerSpec {
+            name: network.name.clone(),
             image: base.to_owned(),
             hostname: node.config.name.clone(),
             // Installing starts nothing, and the base image need not have systemd yet.
             command: IDLE.map(String::from).to_vec(),
             env: node.config.environment.clone(),
-            labels: names::prepared_labels(&self.options, digest, names::KIND_SCRATCH),
-            network: OUTSIDE.into(),
+            labels: network.labels,
+            network: network.name,
             privileged: node.privileged(),
             ..ContainerSpec::default()
         };
