@@ -871,6 +871,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         pids_limit: spec.max_processes.map(signed),
         storage_opt: spec.disk_mb.map(|size| HashMap::from([("size".to_owned(), format!("{size}M"))])),
         privileged: Some(spec.privileged),
+        cap_add: Some(spec.capabilities.clone()),
         init: Some(!spec.systemd),
         ..HostConfig::default()
     };

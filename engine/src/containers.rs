@@ -183,6 +183,8 @@ pub struct ContainerSpec {
     pub privileged: bool,
     /// Whether systemd is its first process: no init of ours then, and a cgroup of its own.
     pub systemd: bool,
+    /// What it may do besides, as capabilities of Linux such as `NET_ADMIN`.
+    pub capabilities: Vec<String>,
 }
 
 /// What a container does.

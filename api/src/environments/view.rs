@@ -153,6 +153,9 @@ impl From<protocol::Environment> for EnvironmentView {
             engine,
             network,
             nodes,
+            // How the engine goes on where it was; not shown here.
+            partitions: _,
+            runs: _,
             results,
             task,
             error,

@@ -564,6 +564,12 @@ pub struct Environment {
     /// Its nodes.
     #[serde(default)]
     pub nodes: Vec<Node>,
+    /// The partitions that are in force: the nodes of one side of each.
+    #[serde(default)]
+    pub partitions: Vec<Vec<String>>,
+    /// How many runs were begun.
+    #[serde(default)]
+    pub runs: u64,
     /// What the newest run found.
     #[serde(default)]
     pub results: Vec<TestResult>,

@@ -87,6 +87,8 @@ impl Queue {
             engine: self.options.engine.clone(),
             network: None,
             nodes: Vec::new(),
+            partitions: Vec::new(),
+            runs: 0,
             results: Vec::new(),
             task: None,
             error: None,
