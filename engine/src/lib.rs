@@ -37,6 +37,7 @@ pub mod service;
 pub mod supervisor;
 pub mod taskservs;
 pub mod test_environment;
+pub mod test_orchestrator;
 pub mod toml_text;
 pub mod topologies;
 pub mod worker;
