@@ -26,7 +26,7 @@ use crate::queue::Queue;
 use crate::queue::finish::Ending;
 use crate::taskservs::Library;
 use crate::test_environment::{Blueprint, Defaults, check_run};
-use crate::test_orchestrator::{Context, Environments, Failure, Options, TestOrchestrator};
+use crate::test_orchestrator::{Change, Context, Environments, Failure, Options, TestOrchestrator};
 use crate::topologies;
 
 /// Between two looks for what nobody looks after.
@@ -55,11 +55,7 @@ impl Environments for Records {
         self.queue()?.find_environment(id).await
     }
 
-    async fn update(
-        &self,
-        id: EnvironmentId,
-        change: &(dyn for<'e> Fn(&'e mut Environment) + Send + Sync),
-    ) -> Result<Environment> {
+    async fn update(&self, id: EnvironmentId, change: Change<'_>) -> Result<Environment> {
         self.queue()?.update_environment(id, change).await
     }
 

@@ -8,6 +8,7 @@ use ../provisioning
 use ../provisioning/order.nu
 use ../provisioning/worker.nu inside-a-task
 use ../worker/task.nu
+use environments.nu
 use options.nu
 use show.nu
 
@@ -29,8 +30,8 @@ const OWN = [
 def main []: any -> nothing {
     let words = try { $in | words } catch {|error| refuse $error $WRONG_USAGE }
     let commands = commands
-    let name = $words | first ([($words | length) 2] | math min) | str join " "
-    let known = $commands | where name == $name
+    # The longest that there is: some commands have three words.
+    let known = [3 2] | each {|length| $commands | where name == ($words | first ([($words | length) $length] | math min) | str join " ") } | flatten
     if ($known | is-empty) {
         let family = $words | where $it not-in $HELP | append "" | first
         let shown = $commands | where {|command| $command.name starts-with $family }
@@ -38,16 +39,20 @@ def main []: any -> nothing {
             show usage $shown $OWN
             exit (if ($words | is-empty) { $WRONG_USAGE } else { 0 })
         }
+        let name = $words | first ([($words | length) 2] | math min) | str join " "
         refuse {details: {msg: $"there is no command '($name)'", help: "`provisioning --help` shows those that there are"}} $WRONG_USAGE
     }
     let command = $known.0
-    if ($words | skip 2 | any {|word| $word in [--help -h] }) {
+    let typed = $words | skip ($command.name | split words | length)
+    if ($typed | any {|word| $word in [--help -h] }) {
         show help $command $OWN
         return
     }
-    let typed = try { options parse ($words | skip 2) ($command.parameters ++ $OWN) } catch {|error| refuse $error $WRONG_USAGE }
+    let typed = try { options parse $typed ($command.parameters ++ $OWN) } catch {|error| refuse $error $WRONG_USAGE }
     if $typed.flags.data-dir != null { $env.config.plugins.orchestrator = {data_dir: $typed.flags.data-dir} }
-    if $command.orders { order $command.name $typed } else if $command.name == "workflow wait" {
+    if $command.name starts-with "test " {
+        test $command.name $typed
+    } else if $command.orders { order $command.name $typed } else if $command.name == "workflow wait" {
         await $typed.arguments.0 $typed.flags.json
     } else {
         let answer = try { look $command.name $typed } catch {|error| refuse $error }
@@ -98,6 +103,26 @@ def look [command: string, typed: record]: nothing -> any {
     }
 }
 
+# Does what is about test environments. Where work is waited for, its outcome is the program's.
+def test [command: string, typed: record]: nothing -> nothing {
+    let json = $typed.flags.json
+    if $command == "test env logs" {
+        try { environments print-logs $typed } catch {|error| refuse $error }
+        return
+    }
+    if not (environments is-work $command) {
+        show value (try { environments look $command $typed } catch {|error| refuse $error }) $json
+        return
+    }
+    let begun = try { environments begin $command $typed } catch {|error| refuse $error }
+    if not (environments is-awaited $command $typed.flags) {
+        for environment in $begun { show submitted $environment $json }
+        return
+    }
+    for environment in $begun { show environment $environment $json }
+    if not ($begun | all {|environment| environments has-passed $command $typed.flags $environment }) { exit $FAILED }
+}
+
 # Gives an order. It is only submitted at first, so that its id is known before it is waited for.
 def order [command: string, typed: record]: nothing -> nothing {
     let given = $typed.flags | items {|flag, value| [($flag | str replace --all "-" "_") $value] } | where $it.1 != null | into record
@@ -128,7 +153,7 @@ def await [id: string, json: bool]: nothing -> nothing {
 def refuse [error: record, status: int = $FAILED]: nothing -> nothing {
     let cause = $error.details | innermost
     print --stderr $"provisioning: ($cause.msg)"
-    if ($cause.help? | is-not-empty) { print --stderr $"  ($cause.help)" }
+    if ($cause.help? | is-not-empty) { print --stderr $"  ($cause.help | show of-this-program)" }
     exit (if $cause.code? in ["orchestrator::invalid" "provisioning::usage"] { $WRONG_USAGE } else { $status })
 }
 

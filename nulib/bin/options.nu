@@ -1,12 +1,12 @@
 # Reads a command line as shells know it, by the signature of a Nushell command. What is typed stays
 # data: nothing is evaluated.
 
-# What the words mean: the arguments in their order, and a value for every flag that the command has;
+# What the words mean: the arguments in their order, one that is a list as a list, and a value for every flag that the command has;
 # null where it was not given, so that the command's own default holds.
 export def parse [
     words: list<string>     # What was typed after the command
     signature: table        # The command's parameters, as `scope commands` has them
-]: nothing -> record<arguments: list<string>, flags: record> {
+]: nothing -> record<arguments: list<any>, flags: record> {
     let named = $signature | where parameter_type in [named switch]
     let positional = $signature | where parameter_type == positional
     let rest = $signature | where parameter_type == rest
@@ -46,8 +46,19 @@ export def parse [
     let given = $arguments | length
     let missing = $positional | skip $given | where not $it.is_optional
     if ($missing | is-not-empty) { wrong $"($missing.0.parameter_name | str uppercase) is missing" }
+    # A list takes all words that are left, with the brackets that it has in Nushell or without.
+    let lists = $positional | enumerate | where $it.item.syntax_shape starts-with "list" | get index
+    if ($lists | is-not-empty) {
+        let before = $arguments | first ([$given $lists.0] | math min)
+        return {arguments: ($before ++ [($arguments | skip $lists.0 | as-list)]), flags: $flags}
+    }
     if $given > ($positional | length) and ($rest | is-empty) { wrong $"'($arguments | last)' is one argument too many" }
     {arguments: $arguments, flags: $flags}
+}
+
+# The names in words such as `[a b]`, `a,b` or `a b`.
+def as-list []: list<string> -> list<string> {
+    str join " " | str trim | str replace --regex '^\[(.*)\]$' '$1' | split row --regex '[ ,]+' | where $it != ""
 }
 
 # `--name`, `--name=value` or `-n`.
@@ -61,10 +72,14 @@ def parse-flag []: string -> record<name: string, shown: string, value: any, sho
     }
 }
 
-# A text as the value that the flag takes. A record is given as `key=value`, as often as it has keys.
+# A text as the value that the flag takes. A record is given as `key=value`, as often as it has keys; a flag
+# that takes anything is a list, given as often as it has items.
 def value-of [flag: string, shape: string, text: string, before: any]: nothing -> any {
     match $shape {
         "int" => { try { $text | into int } catch { wrong $"($flag) needs a whole number, not '($text)'" } }
+        "filesize" => { try { $text | into filesize } catch { wrong $"($flag) needs a size such as 512MiB, not '($text)'" } }
+        # One of these may be given as often as needed.
+        "any" => { $before | default [] | append $text }
         "duration" => {
             # Nushell takes a bare number for nanoseconds, which nobody means.
             if $text =~ '^[+-]?[0-9]+$' { wrong $"($flag) needs a time with its unit, such as 10min, not '($text)'" }

@@ -38,7 +38,7 @@ export def help [command: record, own: table]: nothing -> nothing {
 def options []: table -> list<string> {
     each {|parameter|
         let name = $parameter.parameter_name
-        let value = match $parameter.syntax_shape? { null => "", "record" => " KEY=VALUE", _ => $" ($parameter.syntax_shape | str uppercase)" }
+        let value = match $parameter.syntax_shape? { null => "", "record" => " KEY=VALUE", "any" => " VALUE …", _ => $" ($parameter.syntax_shape | str uppercase)" }
         let short = if $parameter.short_flag? == null { "    " } else { $"-($parameter.short_flag), " }
         let left = match $parameter.parameter_type {
             "positional" => ($name | str uppercase)
@@ -77,6 +77,23 @@ export def workflow [workflow: record, json: bool]: nothing -> nothing {
         print --stderr $"provisioning: ($task.name): ($task.status): ($task.error? | default ($task.cancelled_because? | default 'it did not end'))"
     }
     print --stderr $"provisioning: ($workflow.name): ($workflow.status)"
+}
+
+# A test environment whose work has been waited for. What failed, and what is kept, is said on standard error.
+export def environment [environment: record, json: bool]: nothing -> nothing {
+    if $json { print ($environment | to json) } else if ($environment.results | is-not-empty) {
+        print ($environment.results | select node name passed duration | for-eyes)
+    }
+    for test in ($environment.results | where not $it.passed) {
+        print --stderr $"provisioning: ($test.node): ($test.name): ($test.error? | default $test.output)"
+    }
+    print --stderr $"provisioning: ($environment.name): (if $environment.error == null { $environment.status } else { $'($environment.status): ($environment.error)' })"
+    if $environment.help != null { print --stderr $"provisioning: ($environment.help | of-this-program)" }
+}
+
+# A sentence of the plugin about its commands as one about this program's, which have the same words.
+export def of-this-program []: string -> string {
+    str replace --all "`orchestrator test " "`provisioning test "
 }
 
 # A value as text that fits into a log, or onto the terminal that it is printed on.

@@ -37,7 +37,7 @@ export def quick [
     --priority (-p): int = 0            # Higher comes first
     --idempotency-key (-i): string      # The same key and request again return what the first one made
     --timeout (-t): duration            # Call it off after so long (default: no limit)
-    --junit (-j): path                  # Write the results to this file, as JUnit XML
+    --junit: path                       # Write the results to this file, as JUnit XML
 ]: nothing -> record {
     environment make "test quick" [$taskserv] {
         keep: $keep, timeout: $timeout, option: $option
@@ -63,7 +63,7 @@ export def "env run" [
     --script (-s): any            # Scripts to run on the nodes too: files, or records {script, name, nodes, timeout}
     --idempotence-check           # Install everything again, which must change nothing
     --fault (-f): any             # Faults to go through after that, such as `kill NODE`, or records {kind, node}
-    --junit (-j): path          # Write the results to this file, as JUnit XML
+    --junit: path               # Write the results to this file, as JUnit XML
 ]: any -> any {
     let piped = $in
     plugin must-be-loaded

@@ -153,6 +153,9 @@ impl From<protocol::Environment> for EnvironmentView {
             engine,
             network,
             nodes,
+            // How the engine goes on where it was; not shown here.
+            partitions: _,
+            runs: _,
             results,
             task,
             error,
@@ -160,8 +163,6 @@ impl From<protocol::Environment> for EnvironmentView {
             ready_at,
             cleaned_at,
             expires_at,
-            partitions: _,
-            runs: _,
         } = environment;
         let network =
             network.map(|protocol::NetworkInfo { id, name, subnet }| NetworkView { id, name, subnet });

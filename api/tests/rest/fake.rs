@@ -498,6 +498,8 @@ pub fn environment() -> Environment {
                 done: vec!["install etcd".into(), "start etcd".into()],
             })
             .collect(),
+        partitions: Vec::new(),
+        runs: 1,
         results: vec![
             TestResult {
                 node: "etcd-01".into(),

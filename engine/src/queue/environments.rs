@@ -87,6 +87,8 @@ impl Queue {
             engine: self.options.engine.clone(),
             network: None,
             nodes: Vec::new(),
+            partitions: Vec::new(),
+            runs: 0,
             results: Vec::new(),
             task: None,
             error: None,
@@ -94,8 +96,6 @@ impl Queue {
             ready_at: None,
             cleaned_at: None,
             expires_at: now + lifetime(request)?,
-            partitions: Vec::new(),
-            runs: 0,
         };
         let title = format!("test environment {environment_name}");
         let group = group(request);

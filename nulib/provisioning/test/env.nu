@@ -32,7 +32,7 @@ export def single [
     --expires-after (-x): duration      # Remove it so long after it was made (default: a day)
     --priority (-p): int = 0            # Higher comes first
     --idempotency-key (-i): string      # The same key and request again return what the first one made
-    --junit (-j): path                  # Write the results to this file, as JUnit XML
+    --junit: path                       # Write the results to this file, as JUnit XML
 ]: nothing -> record {
     environment make "test env single" [$taskserv] {
         auto_start: $auto_start, auto_cleanup: $auto_cleanup, wait: $wait, option: $option
@@ -73,7 +73,7 @@ export def server [
     --expires-after (-x): duration      # Remove it so long after it was made (default: a day)
     --priority (-p): int = 0            # Higher comes first
     --idempotency-key (-i): string      # The same key and request again return what the first one made
-    --junit (-j): path                  # Write the results to this file, as JUnit XML
+    --junit: path                       # Write the results to this file, as JUnit XML
 ]: nothing -> record {
     environment make "test env server" [$name $taskservs] {
         auto_start: $auto_start, auto_cleanup: $auto_cleanup, wait: $wait, option: $option
@@ -116,7 +116,7 @@ export def cluster [
     --expires-after (-x): duration      # Remove it so long after it was made (default: a day)
     --priority (-p): int = 0            # Higher comes first
     --idempotency-key (-i): string      # The same key and request again return what the first one made
-    --junit (-j): path                  # Write the results to this file, as JUnit XML
+    --junit: path                       # Write the results to this file, as JUnit XML
 ]: [nothing -> record, record -> record] {
     environment make "test env cluster" [$type] {
         topology: $topology, auto_start: $auto_start, auto_cleanup: $auto_cleanup, wait: $wait

@@ -94,7 +94,6 @@ impl TestSignature for Signature {
     fn with_junit(self) -> Self {
         self.param(
             Flag::new("junit")
-                .short('j')
                 .arg(SyntaxShape::Filepath)
                 .desc("Write the results to this file, as JUnit XML"),
         )

@@ -78,6 +78,8 @@ pub fn environment(status: EnvironmentStatus) -> Environment {
         engine: "one".into(),
         network: None,
         nodes: Vec::new(),
+        partitions: Vec::new(),
+        runs: 1,
         results: Vec::new(),
         task: None,
         error: None,

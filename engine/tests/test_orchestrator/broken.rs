@@ -1,0 +1,1 @@
+//! A container engine in memory that fails at every call, and engines that die there.
