@@ -195,8 +195,9 @@ impl Store for Late {
     }
 
     async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
+        let is_first = self.is_first.swap(false, Ordering::Relaxed);
         let commit = self.inner.commit(operations).await;
-        if self.is_first.swap(false, Ordering::Relaxed) {
+        if is_first {
             self.go.notified().await;
         }
         commit

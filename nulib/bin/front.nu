@@ -139,12 +139,13 @@ def order [command: string, typed: record]: nothing -> nothing {
 }
 
 # Waits until a workflow has ended, shows it, and ends the program. What Ctrl-C breaks off cannot be
-# caught, so what to do then is said before.
+# caught, so what to do then is said before, and whether there is such a workflow is asked before too.
 def await [id: string, json: bool]: nothing -> nothing {
     if (is-terminal --stderr) {
         print --stderr $"provisioning: Ctrl-C stops waiting, and the work goes on; `provisioning workflow wait ($id)` waits for it again"
     }
-    let workflow = try { provisioning workflow wait $id } catch {|error| refuse $error }
+    try { provisioning workflow status $id | ignore } catch {|error| refuse $error }
+    let workflow = provisioning workflow wait $id
     show workflow $workflow $json
     if $workflow.status != "Completed" { exit $FAILED }
 }
