@@ -329,6 +329,35 @@ export def "test the taskservs of the project are right" [] {
     }
 }
 
+export def "test the cluster of kubernetes in the documentation is brought in order with its roles" [] {
+    let described = open --raw $DOCS | decode utf-8 | split row "### kubernetes" | last | parse --regex '(?s)```yaml\n(?P<text>.*?)```' | get 0.text | from yaml
+    let token = "abcdef.0123456789abcdef"
+    let clusters = $described.clusters | update taskserv_options.kubernetes.token $token
+    let print_all = "env | grep -E '^TASKSERV_(ROLE|PEERS|PARAM_TOKEN)=' | sort >\"$HOME/$TASKSERV_NAME.env\"\n"
+    with-folders $described.servers --more {clusters: $clusters} {|place|
+        # The project's own descriptions, with scripts that write down what they were told.
+        for name in [containerd kubernetes cilium] {
+            let about = open ($OWN | path join $name taskserv.toml) | reject ready
+            $place | add-taskserv $name $about --scripts {start.sh: $print_all}
+        }
+        let tasks = ($place | worker [cluster plan create k8s]).result.tasks | select name after
+        for server in [master-01 worker-01] {
+            check same ($tasks | where name == $"cilium on ($server)" | get 0.after) [$"create ($server)" $"kubernetes on ($server)"]
+            check same ($tasks | where name == $"kubernetes on ($server)" | get 0.after) [$"create ($server)" $"containerd on ($server)"]
+        }
+        check same ($place | worker [cluster create k8s]).failure null
+        let seen = {|server, name| open --raw ($place.directory | path join homes $server $"($name).env") | decode utf-8 | lines }
+        check same (do $seen master-01 kubernetes) [$"TASKSERV_PARAM_TOKEN=($token)" "TASKSERV_PEERS=worker-01 worker-01 worker" TASKSERV_ROLE=controlplane]
+        check same (do $seen worker-01 kubernetes) [$"TASKSERV_PARAM_TOKEN=($token)" "TASKSERV_PEERS=master-01 master-01 controlplane" TASKSERV_ROLE=worker]
+        check same (do $seen worker-01 cilium) ["TASKSERV_PEERS=master-01 master-01 controlplane" TASKSERV_ROLE=worker]
+    }
+    with-folders $described.servers --more {clusters: $clusters, defaults: {image: x}} {|place|
+        let answer = $place | worker [taskserv create cilium --check]
+        check same $answer.permanent true
+        check holds $answer.failure "taskserv 'containerd' needs privileged, which server 'master-01' of provider 'docker' does not have"
+    }
+}
+
 export def "test a system without apt is refused for good" [] {
     with-place {|place|
         let variables = {PATH: [$place.directory], TASKSERV_PARAM_PORT: "1", TASKSERV_PARAM_BIND: x, TASKSERV_PARAM_PROTECTED_MODE: "true", TASKSERV_PARAM_LISTEN_ADDRESSES: x, TASKSERV_SERVER: a, TASKSERV_PEERS: ""}

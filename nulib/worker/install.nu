@@ -148,10 +148,17 @@ def address-of [server: record]: nothing -> string {
     [$server.address $server.host $server.name] | compact | first
 }
 
-# The other servers of the server's clusters that have the taskserv.
+# The other servers of the server's clusters that have the taskserv, for itself or because another
+# depends on it.
 def peers [settings: record, server: record, taskserv: record]: nothing -> table<name: string, address: string, role: string> {
-    let mates = $settings.clusters | where {|cluster| $server.name in $cluster.servers } | get servers | flatten | uniq
-    $settings.servers | where name in $mates and name != $server.name | where {|mate| $taskserv.name in ($settings | taskservs-of $mate) } | each {|mate|
+    let names = $settings.clusters | where {|cluster| $server.name in $cluster.servers } | get servers | flatten | uniq
+    let mates = $settings.servers | where name in $names and name != $server.name | each {|mate| {server: $mate, has: ($settings | taskservs-of $mate)} }
+    let places = taskservs places $settings.file
+    # What brings it along. One that cannot be read is no concern of this server's.
+    let bringing = $mates.has | flatten | uniq | where {|name|
+        $name == $taskserv.name or (try { $taskserv.name in (taskservs in-order [$name] $places).name } catch { false })
+    }
+    $mates | where {|mate| $mate.has | any { $in in $bringing } } | get server | each {|mate|
         let options = $settings | options-of $mate | get --optional $taskserv.name | default {}
         {
             name: $mate.name

@@ -30,6 +30,10 @@ fn a_command_with_subcommands_shows_its_help() {
         ("orchestrator workflow server", "orchestrator workflow server create"),
         ("orchestrator workflow taskserv", "orchestrator workflow taskserv verify"),
         ("orchestrator workflow cluster", "orchestrator workflow cluster delete"),
+        ("orchestrator test", "orchestrator test quick"),
+        ("orchestrator test env", "orchestrator test env cleanup"),
+        ("orchestrator test topology", "orchestrator test topology load"),
+        ("orchestrator test image", "orchestrator test image prune"),
     ] {
         assert!(shell.text(line).contains(mentioned), "{line}");
     }

@@ -223,7 +223,7 @@ pub struct NodeConfig {
     #[serde(default)]
     pub resources: NodeResources,
     /// Its address, where it must be a certain one. The network needs a subnet then.
-    #[serde(default)]
+    #[serde(default, with = "as_text")]
     pub address: Option<Ipv4Addr>,
     /// What is mounted in it.
     #[serde(default)]
@@ -333,6 +333,28 @@ pub struct FaultStep {
 
 fn yes() -> bool {
     true
+}
+
+/// An address as a text in every format: a binary one would write four numbers, and could not read them
+/// again inside [`EnvironmentConfig`], whose `type` may come after them.
+mod as_text {
+    use std::net::Ipv4Addr;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(
+        address: &Option<Ipv4Addr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        address.map(|address| address.to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Ipv4Addr>, D::Error> {
+        let text: Option<String> = Option::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
+    }
 }
 
 /// What can be done to the nodes of an environment.
@@ -650,6 +672,8 @@ pub struct TestResult {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]
@@ -666,6 +690,19 @@ mod tests {
     }
 
     #[test]
+    fn a_fixed_address_survives_both_formats() {
+        let node = NodeConfig { address: Some([172, 30, 0, 10].into()), ..NodeConfig::default() };
+        let topology = Topology { nodes: vec![node, NodeConfig::default()], ..Topology::default() };
+        let config = EnvironmentConfig::ClusterTopology { cluster_type: "etcd".into(), topology };
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(text.contains(r#""address":"172.30.0.10""#), "{text}");
+        assert_eq!(serde_json::from_str::<EnvironmentConfig>(&text).unwrap(), config);
+        let bytes = rmp_serde::to_vec_named(&config).unwrap();
+        assert_eq!(rmp_serde::from_slice::<EnvironmentConfig>(&bytes).unwrap(), config);
+        assert!(serde_json::from_str::<NodeConfig>(r#"{"name": "a", "address": "172.30.0.256"}"#).is_err());
+    }
+
+    #[test]
     fn the_documented_bodies_can_be_read() {
         for body in [
             r#"{"config": {"type": "single_taskserv", "taskserv": "redis", "base_image": "debian:12",
@@ -676,8 +713,7 @@ mod tests {
                 [{"name": "etcd-01", "role": "member", "taskservs": ["etcd"]}],
                 "network": {"subnet": "172.30.0.0/16"}}}}"#,
         ] {
-            let request: EnvironmentRequest =
-                serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}"));
+            let request: EnvironmentRequest = serde_json::from_str(body).unwrap();
             assert!(request.keep_on_failure && request.use_prepared);
         }
         assert!(serde_json::from_str::<EnvironmentRequest>(r#"{"config": {"type": "vm"}}"#).is_err());

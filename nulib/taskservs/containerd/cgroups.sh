@@ -15,7 +15,8 @@ prepare_cgroups() {
     # With cgroup v2 a group that has processes cannot hand out controllers. Ours is the root of what
     # is seen here, so its processes move into one of their own.
     root=/sys/fs/cgroup
-    if [ -e "$root/cgroup.controllers" ] && [ "$(cat "$root/cgroup.type" 2>/dev/null)" = domain ] && [ -z "$(cat "$root/cgroup.subtree_control")" ]; then
+    if [ "$(cat "$root/cgroup.type" 2>/dev/null)" = domain ] && [ -n "$(cat "$root/cgroup.controllers")" ] &&
+        [ -z "$(cat "$root/cgroup.subtree_control")" ]; then
         mkdir -p "$root/taskserv"
         # Others may begin in between: then it is done once more.
         for _ in 1 2 3 4 5; do

@@ -60,6 +60,8 @@ pub fn whole(environment: &Environment, span: Span) -> Value {
     record.extend(record! {
         "results" => Value::list(environment.results.iter().map(|found| result(found, span)).collect(), span),
         "nodes" => Value::list(environment.nodes.iter().map(|one| node(one, span)).collect(), span),
+        "runs" => count(environment.runs, span),
+        "partitions" => Value::list(environment.partitions.iter().map(|side| texts(side, span)).collect(), span),
         "network" => optional(environment.network.as_ref(), span, |network| Value::record(record! {
             "name" => Value::string(&network.name, span),
             "subnet" => Value::string(&network.subnet, span),
