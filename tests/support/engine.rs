@@ -95,6 +95,12 @@ impl TestEngine {
         self.wait_ready();
     }
 
+    /// Starts the engine with a variable of its own, and waits until it answers.
+    pub fn start_in_environment(&mut self, variable: &str, value: &str) {
+        self.child = Some(self.command().env(variable, value).spawn().unwrap());
+        self.wait_ready();
+    }
+
     /// Starts the engine with a fault point, without waiting: it may end before it answers.
     pub fn start_with(&mut self, fault: Option<&str>) {
         let mut command = self.command();
