@@ -178,6 +178,18 @@ impl ApiError {
         }
     }
 
+    /// Names the field that it is about as the body has it, which is only a part of what the engine was
+    /// asked: without `outer` at its beginning.
+    #[must_use]
+    pub fn without(mut self, outer: &str) -> Self {
+        if let Some(Value::String(field)) = self.details.get_mut("field")
+            && let Some(inner) = field.strip_prefix(outer)
+        {
+            *field = inner.to_owned();
+        }
+        self
+    }
+
     /// Adds data, for an answer that is more than an error.
     #[must_use]
     pub fn with_data(mut self, data: Value) -> Self {

@@ -152,7 +152,8 @@ pub async fn run(
 ) -> Result<Response, ApiError> {
     Parameters::of(&uri).finish()?;
     let waits = body.wait;
-    queue(&state, &place, RunEnvironment { id, run: body.into_options(), cwd: None }, waits).await
+    let work = RunEnvironment { id, run: body.into_options(), cwd: None };
+    queue(&state, &place, work, waits).await.map_err(|error| error.without("run."))
 }
 
 /// Remove a test environment

@@ -105,7 +105,7 @@ impl TestEnvironments {
         let nodes: Vec<&str> = environment.nodes.iter().map(|node| node.config.name.as_str()).collect();
         // One that is still being made has no nodes yet: its run finds out.
         if !nodes.is_empty() {
-            check_run(&request.run, &nodes, request.cwd.as_deref(), "run")?;
+            check_run(&request.run, &nodes, request.cwd.as_deref(), "run.")?;
         }
         self.queue.run_environment(request).await
     }

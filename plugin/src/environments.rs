@@ -84,7 +84,7 @@ pub fn after<'a>(mut environment: Environment, tasks: impl IntoIterator<Item = &
     if let Some(task) = broken.filter(|_| environment.error.is_none()) {
         let called_off = task.cancel.as_ref().map(|cancel| format!("called off: {}", cancel.reason));
         let ended = || format!("its task has ended as {}", task.status.as_str());
-        environment.error = Some(task.error.clone().or(called_off).unwrap_or_else(ended));
+        environment.error = Some(called_off.or(task.error.clone()).unwrap_or_else(ended));
     }
     environment
 }

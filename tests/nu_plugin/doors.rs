@@ -19,6 +19,7 @@ use orchestrator_api::limits::Limits;
 use orchestrator_api::{AppState, router};
 use orchestrator_engine::reach::Reach;
 use orchestrator_engine::server;
+use orchestrator_protocol::environment::Environment;
 use orchestrator_protocol::event::{EventCursor, Item};
 use orchestrator_protocol::request::{
     EngineMode, EngineStatus, Request, Response, StorageStatus, Subscription,
@@ -26,6 +27,7 @@ use orchestrator_protocol::request::{
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus, Work, Workflow};
 use orchestrator_protocol::{Error, Result};
+use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -298,6 +300,13 @@ fn ended() -> Task {
     Task { id: id(), status: TaskStatus::Completed, attempts: Vec::new(), ..Task::new("work", work, "g") }
 }
 
+fn environment() -> Environment {
+    let request = json!({"config": {"type": "single_taskserv", "taskserv": "redis"}});
+    let environment = json!({"id": ID, "name": "redis", "status": "passed", "request": request, "engine": "one",
+        "created_at": "2026-01-31T12:00:00Z", "expires_at": "2026-02-01T12:00:00Z"});
+    serde_json::from_value(environment).unwrap()
+}
+
 fn status() -> EngineStatus {
     EngineStatus {
         engine: "one".into(),
@@ -329,6 +338,7 @@ impl Service for Notes {
         let answer = match &request {
             Request::Status(_) => Ok(Response::Status(Box::new(status()))),
             Request::GetTask(_) => Ok(Response::GetTask(Box::new(ended()))),
+            Request::GetEnvironment(_) => Ok(Response::GetEnvironment(Box::new(environment()))),
             _ => Err(Error::invalid("noted")),
         };
         self.0.lock().unwrap().push(Asked::Call(Box::new(request)));

@@ -473,6 +473,19 @@ async fn a_body_about_environments_that_means_nothing_names_the_field() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_run_is_named_as_its_body_has_it() {
+    let refuse = |_: &Request| Err(Error::invalid("there is no a.sh").with_field("run.tests[0].script"));
+    let with_run = REDIS.replacen('{', r#"{"run":{"tests":[{"script":"a.sh"}]},"#, 1);
+    for (path, body, field) in [
+        (target("/run"), r#"{"tests":[{"script":"a.sh"}]}"#, "tests[0].script"),
+        (CREATE.to_owned(), &with_run, "run.tests[0].script"),
+    ] {
+        let answer = post(&Fake::new(refuse), &path, body).await;
+        assert_eq!((answer.status, &answer.json()["details"]["field"]), (422, &json!(field)), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_engine_finds_wrong_with_an_environment_is_told() {
     let refuse = |request: &Request| match request {
         Request::CreateEnvironment(_) => Err(Error::conflict("the subnet 172.30.0.0/16 is taken")

@@ -41,8 +41,8 @@ impl TestOrchestrator {
     /// Where it cannot be made. The record is then in `error`, and what there is stays for a look.
     pub async fn create(&self, id: EnvironmentId, context: &Context) -> Result<Value, Failure> {
         let environment = self.environment(id).await?;
-        let is_made = environment.ready_at.is_some();
-        if is_made && environment.status != EnvironmentStatus::Error {
+        use EnvironmentStatus::{Failed, Passed, Ready, RunningTests};
+        if matches!(environment.status, Ready | RunningTests | Passed | Failed) {
             return Ok(report(&environment));
         }
         self.turn(id, EnvironmentStatus::Creating, &|environment| environment.error = None).await?;
@@ -333,9 +333,10 @@ impl TestOrchestrator {
             for plan in &node.taskservs {
                 self.step_once(&work, place, node, plan, Script::Install).await?;
             }
-            self.is_up(place, node).await
+            Ok::<_, Failure>(())
         }))
         .await?;
+        self.are_up(environment, blueprint).await?;
         for (taskserv, groups) in blueprint.start_order() {
             for group in groups {
                 try_join_all(group.into_iter().map(|index| {
@@ -349,18 +350,28 @@ impl TestOrchestrator {
         Ok(())
     }
 
-    /// A node without taskservs runs no script by which it would be seen that it does not stay up.
-    async fn is_up(&self, place: &Place, node: &NodePlan) -> Result<(), Failure> {
-        if !node.taskservs.is_empty() {
+    /// Sees to it that nodes without taskservs stay up: no script that runs on them would notice.
+    async fn are_up(&self, environment: &Environment, blueprint: &Blueprint) -> Result<(), Failure> {
+        let silent: Vec<&str> = blueprint
+            .nodes
+            .iter()
+            .filter(|node| node.taskservs.is_empty())
+            .map(|node| node.config.name.as_str())
+            .collect();
+        if silent.is_empty() {
             return Ok(());
         }
-        match self.docker.container(&place.container).await? {
-            Some(container) if container.state == ContainerState::Running => Ok(()),
-            Some(container) => {
-                Err(Failure::passing(format!("node '{}' {}", place.node, state_in_words(container.state))))
+        let found = self.docker.containers(&names::of_environment(&self.options, environment.id)).await?;
+        for node in silent {
+            let name = names::container(environment.id, node);
+            let container = found.iter().find(|container| container.name == name);
+            let state = container.map(|container| container.state);
+            if state != Some(ContainerState::Running) {
+                let state = state.map_or_else(|| "is gone".into(), state_in_words);
+                return Err(Failure::passing(format!("the container of node '{node}' {state}")));
             }
-            None => Err(Failure::passing(format!("the container of node '{}' is gone", place.node))),
         }
+        Ok(())
     }
 
     async fn start_on(

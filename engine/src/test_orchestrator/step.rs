@@ -34,6 +34,10 @@ const LAST_LINES: u64 = 10;
 /// How long a step that was called off may take to end: what `step.sh` gives it, and some time for Docker.
 const CANCEL_WITHIN: Duration = Duration::from_secs(20);
 
+/// How often it is looked whether a node has died whose script has ended without a word.
+const DEATH_LOOKS: usize = 20;
+const BETWEEN_DEATH_LOOKS: Duration = Duration::from_millis(100);
+
 /// A script to run on a node.
 #[derive(Debug, Clone)]
 pub(super) struct Order {
@@ -177,7 +181,7 @@ impl TestOrchestrator {
             None => match (self.died(place).await?, problem) {
                 (Some(death), _) => Ended::Lost(death),
                 (None, Some(problem)) => return Err(problem.into()),
-                (None, None) => Ended::Lost(self.loss(place, "it ended without a word").await?),
+                (None, None) => Ended::Lost(self.silence(place).await?),
             },
         };
         Ok(reader.outcome(ended, began.elapsed()))
@@ -202,6 +206,18 @@ impl TestOrchestrator {
             )),
             Err(_) => (context.log)(&format!("{} on {} did not end in time", order.label, place.node)),
         }
+    }
+
+    /// Why a step has ended without a last word. A program's output ends a moment before Docker knows that
+    /// its container has died.
+    async fn silence(&self, place: &Place) -> Result<String, Failure> {
+        for _ in 0..DEATH_LOOKS {
+            if let Some(death) = self.died(place).await? {
+                return Ok(death);
+            }
+            tokio::time::sleep(BETWEEN_DEATH_LOOKS).await;
+        }
+        self.loss(place, "it ended without a word").await
     }
 
     /// Why a step has no end: its node has died, or what carried it out was killed.

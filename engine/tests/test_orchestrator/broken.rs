@@ -1,1 +1,297 @@
 //! A container engine in memory that fails at every call, and engines that die there.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use orchestrator_engine::containers::calls::Call;
+use orchestrator_engine::containers::scripted::{Outputs, Scripted, Strike, printed};
+use orchestrator_engine::containers::{
+    Container, ContainerError, ContainerManager, ContainerSpec, ExecSpec, NetworkSpec,
+};
+use orchestrator_protocol::environment::EnvironmentStatus;
+use serde_json::{Value, json};
+
+use crate::support::{World, cluster, image, small};
+
+const KINDS: [Call; 20] = [
+    Call::Version,
+    Call::Info,
+    Call::InspectImage,
+    Call::Commit,
+    Call::CreateNetwork,
+    Call::InspectNetwork,
+    Call::ListNetworks,
+    Call::RemoveNetwork,
+    Call::CreateVolume,
+    Call::ListVolumes,
+    Call::RemoveVolume,
+    Call::CreateContainer,
+    Call::Start,
+    Call::InspectContainer,
+    Call::ListContainers,
+    Call::RemoveContainer,
+    Call::CreateExec,
+    Call::StartExec,
+    Call::InspectExec,
+    Call::Upload,
+];
+
+/// A node on which every step succeeds, after others had a chance to do something.
+fn steps(_: &Container, spec: &ExecSpec) -> Outputs {
+    let words: Vec<&str> = spec.command.iter().map(String::as_str).collect();
+    let output = match words[..] {
+        ["sh", _, "run", mark, ..] => format!("{mark} began\nprinted\n{mark} exit 0\n"),
+        _ => String::new(),
+    };
+    let later = async move {
+        tokio::task::yield_now().await;
+        printed(&output, 0)
+    };
+    futures::stream::once(later).flatten().boxed()
+}
+
+fn world() -> (World, Arc<Scripted>) {
+    let docker = Arc::new(Scripted::new(steps));
+    docker.add_image(&image());
+    let world = World::new(docker.clone());
+    small(&world, "one", &[("start.sh", "true\n")]);
+    small(&world, "two", &[("taskserv.toml", "description = \"Another\"\ndepends_on = [\"one\"]\n")]);
+    (world, docker)
+}
+
+fn two_nodes() -> Value {
+    let volumes = json!([{"name": "data", "path": "/data"}]);
+    cluster(json!([{"name": "a", "taskservs": ["two"], "volumes": volumes}, {"name": "b"}]))
+}
+
+fn away() -> ContainerError {
+    ContainerError::Away { at: "memory".into(), reason: "the answer was lost".into() }
+}
+
+fn counts(docker: &Scripted) -> Vec<(Call, u64)> {
+    KINDS.iter().map(|call| (*call, docker.calls().of(*call))).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Wherever the creation breaks off: it can be gone on with, and nothing of it stays when it is cleaned.
+#[tokio::test]
+async fn a_creation_that_breaks_off_anywhere_goes_on() {
+    let (smooth, docker) = world();
+    smooth.made(two_nodes()).await;
+    let all = counts(&docker).into_iter().flat_map(|(call, count)| (1..=count).map(move |nth| (call, nth)));
+    let cases = all.flat_map(|(call, nth)| {
+        let ways = [(Strike::Before, false), (Strike::After, false), (Strike::After, true)];
+        ways.map(|(strike, is_dead)| break_off(call, nth, strike, is_dead))
+    });
+    assert!(futures::future::join_all(cases).await.len() > 60);
+}
+
+async fn break_off(call: Call, nth: u64, strike: Strike, is_dead: bool) {
+    let (world, docker) = world_that_fails(call, nth, strike);
+    let id = world.ask(two_nodes());
+    let Err(failure) = world.orchestrator.create(id, &world.context()).await else {
+        panic!("{call:?} {nth} is not noticed");
+    };
+    assert!(!failure.permanent, "{call:?} {nth}: {failure}");
+    assert_eq!(world.record(id).status, EnvironmentStatus::Error);
+    if is_dead {
+        // So a record is left by an engine that had no time for a last word.
+        world.change(id, |record| (record.status, record.error) = (EnvironmentStatus::Creating, None));
+    }
+    let next = world.another();
+    if let Err(failure) = next.create(id, &world.context()).await {
+        panic!("{call:?} {nth} {strike:?}: {failure}");
+    }
+    let record = world.record(id);
+    assert_eq!((record.status, record.error), (EnvironmentStatus::Ready, None));
+    assert_eq!(record.nodes[0].done.len(), 3, "{:?}", record.nodes[0].done);
+    let nodes = [("orchestrator.environment".to_owned(), id.to_string())].into();
+    assert_eq!(docker.containers(&nodes).await.unwrap().len(), 2, "{call:?} {nth}");
+    next.clean(id, &world.context()).await.unwrap();
+    // What was to become an image belongs to no environment.
+    next.reconcile().await.unwrap();
+    assert_eq!(world.things().await, [""; 0], "{call:?} {nth} {strike:?}");
+}
+
+fn world_that_fails(call: Call, nth: u64, strike: Strike) -> (World, Arc<Scripted>) {
+    let (world, docker) = world();
+    docker.fail(call, nth, strike, away());
+    (world, docker)
+}
+
+/// Wherever the creation breaks off: the next engine removes what no record owns, and nothing of others.
+#[tokio::test]
+async fn what_no_record_owns_is_removed() {
+    let (smooth, docker) = world();
+    smooth.made(two_nodes()).await;
+    for (call, count) in counts(&docker) {
+        for nth in 1..=count {
+            let (world, docker) = world_that_fails(call, nth, Strike::After);
+            let mut other = World::new(docker.clone());
+            other.options.base_image = image();
+            small(&other, "one", &[]);
+            let kept = other.ask(cluster(json!([{"name": "a"}])));
+            let is_made = other.orchestrator.create(kept, &other.context()).await.is_ok();
+            let before = other.things().await;
+
+            let id = world.ask(two_nodes());
+            let is_broken = world.orchestrator.create(id, &world.context()).await.is_err();
+            assert!(is_broken || !is_made, "{call:?} {nth}");
+            // A record that is there keeps what belongs to it.
+            let things = world.things().await;
+            let next = world.another();
+            let reconciled = next.reconcile().await.unwrap();
+            assert!(reconciled.removed.iter().all(|name| name.contains("scratch")), "{reconciled:?}");
+            assert_eq!(world.things().await.len(), things.len() - reconciled.removed.len());
+            world.forget(id);
+            next.reconcile().await.unwrap();
+            assert_eq!(world.things().await, [""; 0], "{call:?} {nth}");
+            assert_eq!(other.things().await, before);
+        }
+    }
+}
+
+/// Wherever the removal breaks off: it can be done again.
+#[tokio::test]
+async fn a_removal_that_breaks_off_goes_on() {
+    let kinds = [
+        Call::ListContainers,
+        Call::ListNetworks,
+        Call::ListVolumes,
+        Call::RemoveContainer,
+        Call::RemoveNetwork,
+        Call::RemoveVolume,
+    ];
+    for call in kinds {
+        for strike in [Strike::Before, Strike::After] {
+            let (world, docker) = world();
+            let id = world.made(two_nodes()).await;
+            docker.fail(call, 1, strike, away());
+            let failure = world.orchestrator.clean(id, &world.context()).await.unwrap_err();
+            assert!(!failure.permanent);
+            assert_eq!(world.record(id).status, EnvironmentStatus::Error);
+            let next = world.another();
+            next.clean(id, &world.context()).await.unwrap();
+            assert_eq!(world.record(id).status, EnvironmentStatus::Cleaned);
+            assert_eq!(world.things().await, [""; 0], "{call:?} {strike:?}");
+            // Once more does nothing, and it is not made again.
+            next.clean(id, &world.context()).await.unwrap();
+            assert!(next.create(id, &world.context()).await.unwrap_err().permanent);
+        }
+    }
+}
+
+/// What is asked of Docker for three nodes, and for their removal: no more than is needed.
+#[tokio::test]
+async fn no_call_is_made_in_vain() {
+    let (world, docker) = world();
+    let id = world.made(cluster(json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]))).await;
+    let made = [
+        (Call::InspectImage, 1),
+        (Call::CreateNetwork, 1),
+        (Call::ListNetworks, 1),
+        (Call::CreateContainer, 3),
+        (Call::Start, 3),
+        (Call::ListContainers, 1),
+    ];
+    assert_eq!(counts(&docker), made);
+    world.orchestrator.clean(id, &world.context()).await.unwrap();
+    let removed = [
+        (Call::InspectImage, 1),
+        (Call::CreateNetwork, 1),
+        (Call::ListNetworks, 2),
+        (Call::RemoveNetwork, 1),
+        (Call::ListVolumes, 1),
+        (Call::CreateContainer, 3),
+        (Call::Start, 3),
+        (Call::ListContainers, 2),
+        (Call::RemoveContainer, 3),
+    ];
+    assert_eq!(counts(&docker), removed);
+}
+
+/// Several that want the same image at once wait for the one that is made.
+#[tokio::test]
+async fn an_image_is_prepared_once() {
+    let (world, docker) = world();
+    let request = json!({"config": {"type": "single_taskserv", "taskserv": "two"}});
+    futures::future::join_all((0..4).map(|_| world.made(request.clone()))).await;
+    assert_eq!(docker.calls().of(Call::Commit), 1);
+    // In use, it stays.
+    assert_eq!(world.orchestrator.prune(true).await.unwrap().images, [""; 0]);
+    // Other parameters, or another file, make another image.
+    small(&world, "two", &[("taskserv.toml", "description = \"Changed\"\ndepends_on = [\"one\"]\n")]);
+    world.made(request).await;
+    assert_eq!(docker.calls().of(Call::Commit), 2);
+}
+
+/// An image is fetched only on request, and what is missing is named with what helps.
+#[tokio::test]
+async fn an_image_that_is_not_there_is_named() {
+    let (world, docker) = world();
+    let mut request =
+        json!({"config": {"type": "single_taskserv", "taskserv": "one", "base_image": "far:1"}});
+    let id = world.ask(request.clone());
+    let failure = world.orchestrator.create(id, &world.context()).await.unwrap_err();
+    assert!(failure.permanent && failure.error.message.contains("docker pull far:1"), "{failure}");
+    assert_eq!(world.things().await, [""; 0]);
+    docker.publish("far:1");
+    request["pull"] = json!(true);
+    world.made(request).await;
+    assert_eq!(docker.calls().of(Call::PullImage), 1);
+}
+
+/// A name that somebody else has is not taken over.
+#[tokio::test]
+async fn what_is_not_ours_is_not_taken_for_ours() {
+    let (world, docker) = world();
+    let id = world.ask(two_nodes());
+    let network = NetworkSpec { name: "foreign".into(), subnet: None, internal: false, labels: [].into() };
+    docker.create_network(&network).await.unwrap();
+    let spec = ContainerSpec {
+        name: format!("orchestrator-{id}-b"),
+        image: image(),
+        network: "foreign".into(),
+        ..ContainerSpec::default()
+    };
+    docker.create_container(&spec).await.unwrap();
+    let failure = world.orchestrator.create(id, &world.context()).await.unwrap_err();
+    assert!(failure.permanent && failure.error.message.contains("already"), "{failure}");
+    world.orchestrator.clean(id, &world.context()).await.unwrap();
+    assert!(docker.container(&spec.name).await.unwrap().is_some());
+}
+
+/// Environments whose time is over are told, and those that are gone are not.
+#[tokio::test]
+async fn what_has_expired_is_told() {
+    let (world, _) = world();
+    let request = json!({"config": {"type": "single_taskserv", "taskserv": "one"}});
+    let (old, new) = (world.made(request.clone()).await, world.made(request).await);
+    world.change(old, |record| record.expires_at = record.created_at);
+    assert_eq!(world.orchestrator.reconcile().await.unwrap().expired, [old]);
+    world.orchestrator.clean(old, &world.context()).await.unwrap();
+    assert!(world.orchestrator.reconcile().await.unwrap().expired.is_empty());
+    assert_eq!(world.record(new).status, EnvironmentStatus::Ready);
+    assert_eq!(world.logs(old, None, None).await[0].line, "printed");
+    world.forget(old);
+    world.orchestrator.reconcile().await.unwrap();
+    assert!(!world.options.logs_dir.join(old.to_string()).exists());
+}
+
+/// A run that an engine has died in is gone on with: what has a result is not done again.
+#[tokio::test]
+async fn a_run_goes_on_where_it_was() {
+    let (world, docker) = world();
+    let id = world.made(two_nodes()).await;
+    docker.fail(Call::CreateExec, 2, Strike::Before, away());
+    let options = serde_json::from_value(json!({})).unwrap();
+    world.orchestrator.run(id, &options, None, &world.context()).await.unwrap_err();
+    world.change(id, |record| record.status = EnvironmentStatus::RunningTests);
+    let before = docker.calls().of(Call::CreateExec);
+    let next = world.another();
+    next.run(id, &options, None, &world.context()).await.unwrap();
+    assert_eq!(docker.calls().of(Call::CreateExec), before + 1);
+    let record = world.record(id);
+    assert_eq!((record.status, record.runs, record.results.len()), (EnvironmentStatus::Passed, 1, 2));
+    next.run(id, &options, None, &world.context()).await.unwrap();
+    assert_eq!(world.record(id).runs, 2);
+}

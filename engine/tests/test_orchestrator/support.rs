@@ -141,6 +141,11 @@ impl World {
         change(self.records.0.lock().unwrap().get_mut(&id).unwrap());
     }
 
+    /// Loses a record.
+    pub fn forget(&self, id: EnvironmentId) {
+        self.records.0.lock().unwrap().remove(&id);
+    }
+
     pub fn context(&self) -> Context {
         let lines = self.lines.clone();
         Context {

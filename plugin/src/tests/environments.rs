@@ -114,7 +114,8 @@ impl Behaviour for Testing {
             caused_by: None,
         });
         let item = |id: &TaskId| {
-            Item::Task(Box::new(Task { id: *id, status, cancel: cancel.clone(), ..task("redis") }))
+            let error = cancel.is_some().then(|| "1 of 2 tasks were cancelled".to_owned());
+            Item::Task(Box::new(Task { id: *id, status, cancel: cancel.clone(), error, ..task("redis") }))
         };
         let then = if hangs { Then::Wait } else { Then::End(None) };
         Stream { items: ids.iter().map(item).collect(), then }
