@@ -125,17 +125,15 @@ async fn what_no_record_owns_is_removed() {
     smooth.made(two_nodes()).await;
     for (call, count) in counts(&docker) {
         for nth in 1..=count {
-            let (world, docker) = world_that_fails(call, nth, Strike::After);
-            let mut other = World::new(docker.clone());
-            other.options.base_image = image();
-            small(&other, "one", &[]);
-            let kept = other.ask(cluster(json!([{"name": "a"}])));
-            let is_made = other.orchestrator.create(kept, &other.context()).await.is_ok();
+            let (world, docker) = world();
+            let other = World::new(docker.clone());
+            let kept = other.made(cluster(json!([{"name": "a"}]))).await;
             let before = other.things().await;
+            assert!(before.iter().any(|name| name.contains(&kept.to_string())));
 
+            docker.fail(call, nth, Strike::After, away());
             let id = world.ask(two_nodes());
-            let is_broken = world.orchestrator.create(id, &world.context()).await.is_err();
-            assert!(is_broken || !is_made, "{call:?} {nth}");
+            world.orchestrator.create(id, &world.context()).await.unwrap_err();
             // A record that is there keeps what belongs to it.
             let things = world.things().await;
             let next = world.another();
@@ -222,6 +220,22 @@ async fn an_image_is_prepared_once() {
     small(&world, "two", &[("taskserv.toml", "description = \"Changed\"\ndepends_on = [\"one\"]\n")]);
     world.made(request).await;
     assert_eq!(docker.calls().of(Call::Commit), 2);
+}
+
+/// What is being made is not taken for what was left behind.
+#[tokio::test]
+async fn a_look_at_what_there_is_disturbs_nobody() {
+    let (world, docker) = world();
+    let look = async {
+        for _ in 0..50 {
+            let reconciled = world.orchestrator.reconcile().await.unwrap();
+            assert_eq!(reconciled.removed, [""; 0]);
+            tokio::task::yield_now().await;
+        }
+    };
+    let (id, ()) = futures::join!(world.made(two_nodes()), look);
+    assert_eq!(docker.calls().of(Call::Commit), 1);
+    assert_eq!(world.record(id).status, EnvironmentStatus::Ready);
 }
 
 /// An image is fetched only on request, and what is missing is named with what helps.
