@@ -63,6 +63,8 @@ pub(super) fn assign(subnet: &str, nodes: &[&NodeConfig]) -> Option<BTreeMap<Str
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use proptest::prelude::*;
 
     use super::*;

@@ -121,7 +121,7 @@ impl TestOrchestrator {
     ) -> Result<NetworkInfo, Failure> {
         let labels = names::labels(&self.options, environment.id, names::KIND_NETWORK);
         if environment.network.is_some() {
-            let there = self.docker.networks(&labels).await?;
+            let there = self.docker.networks(&names::lasting(&labels)).await?;
             if let Some(info) = there.into_iter().find_map(info) {
                 return Ok(info);
             }
@@ -176,7 +176,7 @@ impl TestOrchestrator {
             Ok(network) => network,
             Err(exists @ ContainerError::Exists { .. }) => {
                 // An attempt before this has made it, unless the name is somebody else's.
-                let there = self.docker.networks(&labels).await?;
+                let there = self.docker.networks(&names::lasting(&labels)).await?;
                 there.into_iter().find(|network| network.name == spec.name).ok_or(exists)?
             }
             Err(problem) => return Err(problem.into()),
@@ -280,7 +280,7 @@ impl TestOrchestrator {
         let container = match self.docker.create_container(&spec).await {
             Ok(container) => container,
             Err(exists @ ContainerError::Exists { .. }) => {
-                let there = self.docker.containers(&spec.labels).await?;
+                let there = self.docker.containers(&names::lasting(&spec.labels)).await?;
                 let container = there.into_iter().find(|there| there.name == spec.name).ok_or(exists)?;
                 let is_same = |before: &&Node| before.container.as_ref() == Some(&container.id);
                 done.extend(before.filter(is_same).into_iter().flat_map(|before| before.done.clone()));

@@ -41,6 +41,15 @@ pub(super) fn of_environment(options: &Options, id: EnvironmentId) -> Labels {
     labels
 }
 
+/// By which a thing that carries such labels is found again: an engine has another name in each of its lives.
+pub(super) fn lasting(labels: &Labels) -> Labels {
+    labels
+        .iter()
+        .filter(|(name, _)| *name != ENGINE)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
 /// What a thing of an environment carries.
 pub(super) fn labels(options: &Options, id: EnvironmentId, kind: &str) -> Labels {
     let mut labels = of_environment(options, id);

@@ -202,7 +202,7 @@ impl TestOrchestrator {
         let container = match self.docker.create_container(&spec).await {
             Ok(container) => container,
             Err(exists @ ContainerError::Exists { .. }) => {
-                let there = self.docker.containers(&spec.labels).await?;
+                let there = self.docker.containers(&names::lasting(&spec.labels)).await?;
                 there.into_iter().find(|there| there.name == spec.name).ok_or(exists)?.id
             }
             Err(problem) => return Err(problem.into()),

@@ -106,6 +106,7 @@ impl TestOrchestrator {
         let watch = Watch::new(self, environment);
         let run = Run { environment, blueprint: &blueprint, scene, context, count: &count, watch: &watch };
         let work = async {
+            self.bring_scripts(run).await?;
             if options.idempotence_check {
                 self.install_again(run).await?;
             }
@@ -144,6 +145,19 @@ impl TestOrchestrator {
             }
             other => other,
         }
+    }
+
+    /// Brings the taskservs as they are now to the nodes that are up: a verification that was mended since
+    /// they were made is the one that runs.
+    async fn bring_scripts(&self, run: Run<'_>) -> Result<(), Failure> {
+        let (up, places) = (self.up(run.environment).await?, places(run.environment));
+        let nodes = run.blueprint.nodes.iter().filter(|node| up.contains(&node.config.name));
+        try_join_all(nodes.filter_map(|node| {
+            let place = places.get(&node.config.name)?;
+            Some(self.equip(&place.container, node))
+        }))
+        .await
+        .map(drop)
     }
 
     /// Runs the install scripts again, which must change nothing.
