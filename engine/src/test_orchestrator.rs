@@ -5,11 +5,11 @@
 //! made by names that follow from the environment and the node, and by labels. So an engine that dies
 //! anywhere goes on, or removes what there is.
 //!
-//! - [`names`]: labels and names. [`addresses`]: which addresses an environment has.
-//! - [`create`]: from nothing to nodes that are ready; [`prepare`]: images with taskservs installed.
-//! - [`step`]: scripts on nodes; [`services`]: the steps of taskservs; [`watch`]: disks.
-//! - [`run`]: tests; [`inject`]: faults. [`clean`]: removal, and what is found when an engine starts.
-//! - [`logs`]: what nodes have printed.
+//! - `names`: labels and names. `addresses`: which addresses an environment has.
+//! - `create`: from nothing to nodes that are ready; `prepare`: images with taskservs installed.
+//! - `step`: scripts on nodes; `services`: the steps of taskservs; `watch`: disks.
+//! - `run`: tests; `inject`: faults. `clean`: removal, and what is found when an engine starts.
+//! - `logs`: what nodes have printed.
 
 mod addresses;
 mod clean;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use orchestrator_protocol::environment::EnvironmentStatus;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::{cluster, on_docker, small};
 
@@ -11,7 +12,10 @@ use crate::support::{cluster, on_docker, small};
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_installed_once() {
     on_docker(|world| async move {
-        let request = json!({"config": {"type": "single_taskserv", "taskserv": "redis"}});
+        // A variable of its own, so that no other engine's image fits.
+        let mark = Uuid::new_v4().to_string();
+        let request = json!({"config":
+            {"type": "single_taskserv", "taskserv": "redis", "environment": {"MARK": mark}}});
         let first = world.made(request.clone()).await;
         assert_eq!(world.record(first).status, EnvironmentStatus::Ready);
         let answer = world.run(first, json!({"idempotence_check": true})).await;
