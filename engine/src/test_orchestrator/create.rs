@@ -60,11 +60,17 @@ impl TestOrchestrator {
         let bases = self.bases(&environment, &blueprint, context).await?;
         context.go_on()?;
         let network = self.network(&environment, &blueprint).await?;
+        (context.log)(&format!("network {} ({})", network.name, network.subnet));
         count.done("the network is there");
         let (images, pins) = self.images(&environment, &blueprint, &bases, context).await?;
         context.go_on()?;
         let environment = self.nodes(&environment, &blueprint, &network, &images).await?;
         drop(pins);
+        for node in &environment.nodes {
+            let address = node.address.map(|address| address.to_string()).unwrap_or_default();
+            let image = if node.prepared { "a prepared image" } else { "its base image" };
+            (context.log)(&format!("node {} runs at {address}, from {image}", node.config.name));
+        }
         count.done("the nodes run");
         let watch = Watch::new(self, &environment);
         watch.over(self.bring_up(&environment, &blueprint, context, &count)).await?;
