@@ -106,7 +106,7 @@ export def environment [more: record = {}]: record -> record {
 export def as-user [program: string, words: list<any>, --with: record = {}]: record -> record {
     let user = $in
     let variables = $user | environment $with | update PATH { str join ":" } | items {|name, value| $"($name)=($value)" }
-    do { cd $user.home; ^timeout 120s env --ignore-environment ...$variables $program ...$words | complete }
+    do { cd $user.home; ^timeout 300s env --ignore-environment ...$variables $program ...$words | complete }
 }
 
 # Runs lines in a Nushell with the plugin loaded.
