@@ -48,6 +48,7 @@ type Program = dyn Fn(&Container, &ExecSpec) -> Outputs + Send + Sync;
 struct State {
     away: bool,
     faults: Vec<(Call, u64, Strike, ContainerError)>,
+    thefts: Vec<(Call, u64)>,
     pullable: BTreeSet<String>,
     images: Vec<Image>,
     networks: Vec<Network>,
@@ -107,6 +108,13 @@ impl Scripted {
         self.lock().faults.push((call, number, strike, error));
     }
 
+    /// Lets somebody else remove all committed images that no container uses, just before a call of a kind: the next
+    /// one with 1.
+    pub fn take_images(&self, call: Call, nth: u64) {
+        let number = self.calls.of(call) + nth;
+        self.lock().thefts.push((call, number));
+    }
+
     /// Lets all calls fail as though the daemon were gone, or come back. What there is stays.
     pub fn set_away(&self, away: bool) {
         self.lock().away = away;
@@ -151,6 +159,11 @@ impl Scripted {
                 at: "memory".into(),
                 reason: "it was told to be away".into(),
             });
+        }
+        if state.thefts.contains(&(call, number)) {
+            let used: BTreeSet<_> =
+                state.containers.values().map(|kept| kept.container.image.clone()).collect();
+            state.images.retain(|image| image.labels.is_empty() || used.contains(&image.id));
         }
         let fault = state.faults.iter().position(|(kind, nth, ..)| (*kind, *nth) == (call, number));
         match fault.map(|position| state.faults.remove(position)) {

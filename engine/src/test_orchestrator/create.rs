@@ -27,6 +27,9 @@ use crate::test_environment::{Blueprint, NodePlan, TaskservPlan};
 /// How many free ranges are tried: another program may take one between a look and its use.
 const RANGES: usize = 16;
 
+/// How often a prepared image is looked for: other engines on the daemon remove theirs when they like.
+const LOOKS: usize = 4;
+
 /// The capability that cutting connections needs. It holds for the node's own network alone.
 const NET_ADMIN: &str = "NET_ADMIN";
 
@@ -62,10 +65,7 @@ impl TestOrchestrator {
         let network = self.network(&environment, &blueprint).await?;
         (context.log)(&format!("network {} ({})", network.name, network.subnet));
         count.done("the network is there");
-        let (images, pins) = self.images(&environment, &blueprint, &bases, context).await?;
-        context.go_on()?;
-        let environment = self.nodes(&environment, &blueprint, &network, &images).await?;
-        drop(pins);
+        let environment = self.nodes(&environment, &blueprint, &network, &bases, context).await?;
         for node in &environment.nodes {
             let address = node.address.map(|address| address.to_string()).unwrap_or_default();
             let image = if node.prepared { "a prepared image" } else { "its base image" };
@@ -193,8 +193,32 @@ impl TestOrchestrator {
         })
     }
 
-    /// Makes the nodes that are not there, starts those that do not run, and writes down what there is.
+    /// Makes the nodes from their images. An image that is taken away between the look and its use is
+    /// looked for, or made, once more.
     async fn nodes(
+        &self,
+        environment: &Environment,
+        blueprint: &Blueprint,
+        network: &NetworkInfo,
+        bases: &BTreeMap<String, String>,
+        context: &Context,
+    ) -> Result<Environment, Failure> {
+        for _ in 1..LOOKS {
+            let (images, _pins) = self.images(environment, blueprint, bases, context).await?;
+            context.go_on()?;
+            match self.nodes_from(environment, blueprint, network, &images).await {
+                Err(failure) if !failure.permanent && self.lacks_one_of(&images).await? => {
+                    (context.log)("a prepared image was removed by somebody else: looking for it again");
+                }
+                made => return made,
+            }
+        }
+        let (images, _pins) = self.images(environment, blueprint, bases, context).await?;
+        self.nodes_from(environment, blueprint, network, &images).await
+    }
+
+    /// Makes the nodes that are not there, starts those that do not run, and writes down what there is.
+    async fn nodes_from(
         &self,
         environment: &Environment,
         blueprint: &Blueprint,

@@ -2,7 +2,7 @@
 //!
 //! Made in a container of its own, once in this process when several environments want the same. An image
 //! that is in use is never removed; what is kept beyond the bound goes, oldest first. Other engines on the
-//! daemon use them too, but each removes its own.
+//! daemon use them too, but each removes its own, so that an image can be gone when it is to be used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -127,6 +127,16 @@ impl TestOrchestrator {
         Ok((filled.collect(), pins))
     }
 
+    /// Whether one of these prepared images is no longer there.
+    pub(super) async fn lacks_one_of(&self, images: &[Image]) -> Result<bool, Failure> {
+        for image in images.iter().filter(|image| image.prepared) {
+            if self.docker.image(&image.id).await?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn architecture(&self) -> Result<&str, Failure> {
         let ask = || async { Ok::<_, ContainerError>(self.docker.daemon().await?.architecture) };
         Ok(self.architecture.get_or_try_init(ask).await?)
@@ -164,9 +174,15 @@ impl TestOrchestrator {
             let order = scene.order(node, plan, Script::Install, "");
             self.serve(&place, &order, context).await?;
         }
-        self.settle(&container).await?;
-        let labels = names::prepared_labels(&self.options, digest, names::KIND_PREPARED);
-        let id = self.docker.commit(&container, &name, &labels).await?;
+        // Another engine may have been quicker. Its image keeps the name then, and this one is not needed.
+        let id = match self.docker.image(&name).await? {
+            Some(image) => image.id,
+            None => {
+                self.settle(&container).await?;
+                let labels = names::prepared_labels(&self.options, digest, names::KIND_PREPARED);
+                self.docker.commit(&container, &name, &labels).await?
+            }
+        };
         crate::fault::point("environment-prepared");
         self.docker.remove_container(&container).await?;
         self.docker.remove_network(&names::scratch(&self.options, digest)).await?;

@@ -222,6 +222,27 @@ async fn an_image_is_prepared_once() {
     assert_eq!(docker.calls().of(Call::Commit), 2);
 }
 
+/// Another engine removes its images when it likes: one that is gone at the moment of its use is made again.
+#[tokio::test]
+async fn an_image_that_vanishes_is_made_again() {
+    let (world, docker) = world();
+    let request = json!({"config": {"type": "single_taskserv", "taskserv": "two"}});
+    // The first container becomes the image, the second is made from it.
+    docker.take_images(Call::CreateContainer, 2);
+    let id = world.made(request.clone()).await;
+    assert_eq!(docker.calls().of(Call::Commit), 2);
+    assert!(world.record(id).nodes[0].prepared);
+    // Where it happens each time, the failure says what is missing, and the next attempt can be better.
+    world.orchestrator.clean(id, &world.context()).await.unwrap();
+    for nth in [1, 3, 5, 7] {
+        docker.take_images(Call::CreateContainer, nth);
+    }
+    let id = world.ask(request);
+    let failure = world.orchestrator.create(id, &world.context()).await.unwrap_err();
+    assert!(!failure.permanent && failure.error.message.contains("no image"), "{failure}");
+    world.orchestrator.create(id, &world.context()).await.unwrap();
+}
+
 /// What is being made is not taken for what was left behind.
 #[tokio::test]
 async fn a_look_at_what_there_is_disturbs_nobody() {
