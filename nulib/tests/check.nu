@@ -14,6 +14,13 @@ export def holds [text: any, ...parts: string]: nothing -> nothing {
     }
 }
 
+# The program has ended with 0. One that has not shows what it printed.
+export def succeeded [answer: record]: nothing -> nothing {
+    if $answer.exit_code != 0 {
+        error make --unspanned {msg: $"expected exit status 0, got ($answer.exit_code)\n($answer.stdout)($answer.stderr)"}
+    }
+}
+
 # It is so.
 export def so [fact: bool, what: string]: nothing -> nothing {
     if not $fact { error make --unspanned {msg: $"it is not so: ($what)"} }

@@ -19,21 +19,21 @@ export def "test a cluster is brought up verified and removed from any shell" []
             check same [$plan.exit_code ($place | docker-state).containers] [0 []]
 
             let created = $user | front ([cluster create redis-cluster] ++ $order)
-            check same $created.exit_code 0
+            check succeeded $created
             check holds $created.stdout "create web-01" "redis"
             check same ($place | inside web-01 [redis-cli ping]) "PONG"
-            check same ($user | front ([cluster verify redis-cluster] ++ $order)).exit_code 0
+            check succeeded ($user | front ([cluster verify redis-cluster] ++ $order))
 
             $place | inside web-01 [redis-cli shutdown nosave]
             let broken = $user | front ([taskserv verify redis web-01] ++ $order)
             check same $broken.exit_code 1
             check holds $broken.stderr "redis on web-01" "Failed"
-            check same ($user | front ([taskserv create redis] ++ $order)).exit_code 0
+            check succeeded ($user | front ([taskserv create redis] ++ $order))
             check same ($place | inside web-01 [redis-cli ping]) "PONG"
 
-            check same ($user | front ([server create] ++ $order)).exit_code 0
+            check succeeded ($user | front ([server create] ++ $order))
             check same ($user | front-value [server list --settings ./settings.yaml] | get status) [running running]
-            check same ($user | front ([cluster delete redis-cluster] ++ $order)).exit_code 0
+            check succeeded ($user | front ([cluster delete redis-cluster] ++ $order))
             check same ($user | front-value [server list --settings ./settings.yaml] | select name status) [[name status]; [web-01 absent] [web-02 running]]
         }
     }

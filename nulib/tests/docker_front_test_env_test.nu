@@ -39,7 +39,7 @@ export def "test a quick test passes from nothing and again and leaves nothing" 
     with-tester {|user|
         let quick = [test quick redis --base-image (image) --junit out.xml]
         let first = $user | front ($quick ++ [--json])
-        check same $first.exit_code 0
+        check succeeded $first
         let environment = $first.stdout | from json
         check same [$environment.passed $environment.status $environment.error] [true cleaned null]
         check same ($environment.results | select name passed) [[name passed]; ["verify redis" true]]
@@ -66,8 +66,8 @@ export def "test a quick test that fails ends with 1 and is kept for a look" [] 
         check same ($kept | select name passed) [[name passed]; [redis false]]
         let id = $kept.0.id
         check holds ($user | front [test env logs $id --node redis]).stdout "looking"
-        check same ($user | front [test env run $id --wait]).exit_code 0
-        check same ($user | front [test env cleanup $id --wait]).exit_code 0
+        check succeeded ($user | front [test env run $id --wait])
+        check succeeded ($user | front [test env cleanup $id --wait])
         check same (left-of [$id]) []
 
         check same ($user | front ($quick ++ [--no-keep])).exit_code 1
@@ -119,16 +119,26 @@ def blocks [mark: string]: string -> list<string> {
     split row "```" | enumerate | where index mod 2 == 1 | get item | where $it starts-with $"($mark)\n" | each {|block| $block | str substring ($mark | str length).. }
 }
 
-export def "test every line of the guide to test environments works" [] {
+# The pages that are typed, with all blocks of a kind run in one shell from top to bottom.
+def page [name: string, mark: string]: nothing -> list<string> {
+    open --raw ($DOCS | path join $name) | decode utf-8 | blocks $mark
+}
+
+export def "test every nu line of the guide to test environments works" [] {
     with-tester {|user|
-        let text = open --raw ($DOCS | path join test-environment-guide.md) | decode utf-8
-        ($text | blocks nu) | str join "\n" | save ($user.home | path join page.nu)
+        page test-environment-guide.md nu | str join "\n" | save ($user.home | path join page.nu)
         let answer = $user | shell "source page.nu"
-        check same [$answer.exit_code $answer.stderr] [0 ""]
+        check succeeded $answer
+        check same $answer.stderr ""
+        check same ($user | value "orchestrator test env list | length") 0
+    }
+}
+
+export def "test every shell line of the guide to test environments works" [] {
+    with-tester {|user|
         let found = [$PROGRAMS ($nu.current-exe | path dirname)] ++ $env.PATH
-        let lines = $text | blocks sh | str join "\n"
-        let shell = $user | as-user sh [-e -u -c $lines] --with {PATH: $found}
-        check same $shell.exit_code 0
+        let lines = page test-environment-guide.md sh | str join "\n"
+        check succeeded ($user | as-user sh [-e -u -c $lines] --with {PATH: $found})
         check same ($user | value "orchestrator test env list | length") 0
     }
 }

@@ -7,7 +7,7 @@ export def "test create makes a running server and says what it is" [] {
     with-place {|place|
         $place | describe-servers [{name: web-01}]
         let answer = $place | worker [server create web-01]
-        check same $answer.exit_code 0
+        check succeeded $answer
         let server = $answer.result.servers.0
         check same ($server | select name provider action status image network) {
             name: web-01, provider: docker, action: created, status: running, image: (image), network: default
@@ -38,7 +38,7 @@ export def "test check mode changes nothing and returns the plan" [] {
         let before = $place | docker-state
         let answer = $place | worker [server create --check]
         check same ($place | docker-state) $before
-        check same $answer.exit_code 0
+        check succeeded $answer
         check same $answer.result.check true
         check same $answer.result.servers.action ["would-create" "would-create"]
         check same ($answer.result.plan | where server == web-01 | get step) [make-network make-volume make-container start]
@@ -58,7 +58,7 @@ export def "test check mode changes nothing and returns the plan" [] {
 export def "test limits are really applied" [] {
     with-place {|place|
         $place | describe-servers [{name: web-01, resources: {cpu_millicores: 250, memory_mb: 48, max_processes: 77}}]
-        check same ($place | worker [server create web-01]).exit_code 0
+        check succeeded ($place | worker [server create web-01])
         let read = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max 2>/dev/null || { cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us; }"
         let limits = $place | inside web-01 [sh -c $read] | split words | into int
         check same ($limits | first 2) [(48 * 1024 * 1024) 77]
@@ -117,7 +117,7 @@ export def "test values arrive as they were written" [] {
             labels: {note: $hostile}
             command: "printf %s \"$HOSTILE\" > /seen; exec sleep infinity"
         }]
-        check same ($place | worker [server create web-01]).exit_code 0
+        check succeeded ($place | worker [server create web-01])
         check same (^docker exec $"($place.infra).web-01" cat /seen) $hostile
         check same ($place | inside web-01 [sh -c "echo $NUMBER $YES"]) "8080 true"
         check same (^docker container inspect $"($place.infra).web-01" | from json | get 0.Config.Labels.note) $hostile
@@ -129,7 +129,7 @@ export def "test volumes are mounted and outlive the server" [] {
         mkdir ($place.directory | path join conf)
         "hello" | save ($place.directory | path join conf greeting)
         $place | describe-servers [{name: web-01, volumes: ["data:/data" "./conf:/conf:ro"]}]
-        check same ($place | worker [server create web-01]).exit_code 0
+        check succeeded ($place | worker [server create web-01])
         check same ($place | inside web-01 [cat /conf/greeting]) hello
         $place | inside web-01 [sh -c "echo kept > /data/file"]
         let write = ^docker exec $"($place.infra).web-01" touch /conf/new | complete
@@ -258,7 +258,7 @@ export def "test an image is fetched where the settings say so" [] {
         $place | worker [server delete web-01]
         let had = ^docker image rm $name | complete
         check same $answer.result.servers.0.action created
-        check same $had.exit_code 0
+        check succeeded $had
         check holds ($answer.progress | first) "pull image"
     }
 }

@@ -14,7 +14,7 @@ export def "test archive packs a folder" [] {
         mkdir ($place.directory | path join "my conf")
         "x" | save ($place.directory | path join "my conf" a)
         let answer = example archive.nu {folder: ($place.directory | path join "my conf"), into: ($place.directory | path join out)}
-        check same $answer.exit_code 0
+        check succeeded $answer
         check same $answer.result.files 2
         check same (open --raw $answer.result.archive | hash sha256) $answer.result.sha256
         check same (ls ($place.directory | path join out) | length) 1

@@ -17,7 +17,7 @@ export def "test the program ends with 0 only when all passed" [] {
         check same [$failed.exit_code ($user | servers)] [1 [web-01]]
         check holds $failed.stderr "create web-02: Failed: no room for web-02"
         check same ($user | front ($CREATE ++ [--wait --json])).exit_code 1
-        check same ($user | front (["server" "create" "web-01"] ++ ($CREATE | skip 2) ++ [--wait])).exit_code 0
+        check succeeded ($user | front (["server" "create" "web-01"] ++ ($CREATE | skip 2) ++ [--wait]))
     }
 }
 
@@ -128,12 +128,12 @@ export def "test what cannot be read or waited for is said once" [] {
 export def "test help is there for all commands and for each" [] {
     with-user {|user|
         let all = $user | front [--help]
-        check same $all.exit_code 0
+        check succeeded $all
         check holds $all.stdout "server create" "taskserv verify" "cluster delete" "workflow wait"
         check so (not ($all.stdout | str contains "workflow status\n")) "every command says what it does"
         for command in [[server create] [server delete] [server list] [server names] [taskserv create] [taskserv verify] [taskserv list] [cluster create] [cluster verify] [cluster delete] [workflow status] [workflow list] [workflow wait]] {
             let help = $user | front ($command ++ [--help])
-            check same $help.exit_code 0
+            check succeeded $help
             check holds $help.stdout $"usage: provisioning ($command | str join ' ')" "--json"
         }
         check same ($user | value "orchestrator status | get running") false
@@ -156,7 +156,7 @@ export def "test arguments are data whatever they look like" [] {
         mkdir $folder
         cp $user.settings ($folder | path join settings.yaml)
         check same ($user | front-value [server names --settings ($folder | path join settings.yaml)]) [web-01 web-02]
-        check same ($user | front [server create --infra production --settings ($folder | path join settings.yaml) --wait]).exit_code 0
+        check succeeded ($user | front [server create --infra production --settings ($folder | path join settings.yaml) --wait])
         check so (not ($mark | path exists)) "nothing of the path was run"
     }
 }
@@ -175,7 +175,7 @@ export def "test what is not text is refused" [] {
 
 export def "test nothing of the command line stays in the engine" [] {
     with-user {|user|
-        check same ($user | front ($CREATE ++ [--environment "TOKEN=p4ssword"])).exit_code 0
+        check succeeded ($user | front ($CREATE ++ [--environment "TOKEN=p4ssword"]))
         let pid = $user | value "orchestrator status | get pid"
         check so (not (open --raw $"/proc/($pid)/environ" | decode utf-8 | str contains "p4ssword")) "the engine's environment has no words"
     }
@@ -205,7 +205,7 @@ export def "test the programs that it needs are found or named" [] {
 export def "test the program is found through a link" [] {
     with-user {|user|
         ^ln --symbolic ($user.home | path join nulib bin provisioning) ($user.home | path join run-it)
-        check same ($user | as-user ($user.home | path join run-it) [server names --settings settings.yaml]).exit_code 0
+        check succeeded ($user | as-user ($user.home | path join run-it) [server names --settings settings.yaml])
     }
 }
 
@@ -247,7 +247,7 @@ export def "test ctrl-c stops waiting and the work goes on" [] {
         check same ($user | front-value [workflow status $id] | get status) Running
 
         touch ($user.made | path join go)
-        check same ($user | front [workflow wait $id]).exit_code 0
+        check succeeded ($user | front [workflow wait $id])
         check same ($user | servers) [web-01]
     }
 }

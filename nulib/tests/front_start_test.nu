@@ -18,13 +18,13 @@ export def "test background starts the engine and an engine that runs is left al
     with-user {|user|
         let port = free-port
         let first = $user | start [--background --port $port]
-        check same $first.exit_code 0
+        check succeeded $first
         check holds $first.stdout "started_now" "true" $"127.0.0.1:($port)"
         let pid = $user | value "orchestrator status | get pid"
         let again = $user | start [--background]
-        check same $again.exit_code 0
+        check succeeded $again
         check holds $again.stdout "false" $"127.0.0.1:($port)"
-        check same ($user | start []).exit_code 0
+        check succeeded ($user | start [])
         check same ($user | value "orchestrator status | get pid") $pid
         # What the running engine cannot be made to do is said.
         let other = $user | start [--background --port (free-port)]
@@ -37,7 +37,7 @@ export def "test options are passed on as data" [] {
     with-user {|user|
         let folder = $user.home | path join "a;touch mark $(touch mark) 'it'"
         let answer = $user | start [--background --port (free-port) --data-dir $folder]
-        check same $answer.exit_code 0
+        check succeeded $answer
         check same ($user | value "orchestrator status --data-dir $env.FOLDER | get running" --with {FOLDER: $folder}) true
         $user | value "orchestrator stop --data-dir $env.FOLDER | ignore" --with {FOLDER: $folder}
         check so (not ($user.home | path join mark | path exists)) "nothing of the path was run"
@@ -52,7 +52,7 @@ export def "test in the foreground the engine has the terminal until it ends" []
             curl --silent --fail "http://127.0.0.1:$PORT/health" >health || exit 8
             kill -TERM $engine; wait $engine'
         let answer = $user | as-user sh [-c $steps sh $nu.current-exe -n --no-std-lib $SCRIPT --port $port --data-dir data] --with {PORT: $port}
-        check same $answer.exit_code 0
+        check succeeded $answer
         check same (open --raw ($user.home | path join health) | from json | get success) true
         check holds (open --raw ($user.home | path join said)) ($user.home | path join data)
     }

@@ -65,7 +65,7 @@ export def "test help is there for every test command" [] {
         check so (($commands | length) > 10) "the commands are found"
         for command in $commands {
             let help = $user | front (($command | split row " " | skip 1) ++ [--help])
-            check same $help.exit_code 0
+            check succeeded $help
             check holds $help.stdout $"usage: ($command)" "--json"
         }
     }

@@ -49,7 +49,7 @@ export def "test ssh says what the machine is and changes nothing" [] {
         let removed = ($place | ask ssh delete {server: $server, check: false}).result
         check same $removed.action unchanged
         check holds $removed.reason "not removed"
-        check same ($place | look).exit_code 0
+        check succeeded ($place | look)
     }
 }
 
@@ -94,7 +94,7 @@ export def "test a key that is not known is refused and not written down" [] {
         check same (ls $known | get 0.size) 0b
         # What the message says to do helps.
         ^sh -c $"ssh-keyscan -p 22 ($place.host.address) >> ($known)" | complete
-        check same ($place | look).exit_code 0
+        check succeeded ($place | look)
     }
 }
 
@@ -108,7 +108,7 @@ export def "test a key that has changed is refused with file and line" [] {
         check same (open --raw $known) $before
         ^ssh-keygen -R $place.host.address -f $known | complete
         $place | know $place.host.container $place.host.address
-        check same ($place | look).exit_code 0
+        check succeeded ($place | look)
     }
 }
 

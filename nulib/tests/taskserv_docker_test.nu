@@ -82,7 +82,7 @@ export def "test a script ends with who asked for it" [] {
         # The next attempt is not held up.
         $place | add-taskserv slow --scripts {install.sh: "id -u; pwd; ls -ld . | cut -c1-10", start.sh: "", verify.sh: ""}
         let answer = $place | worker [taskserv create slow]
-        check same $answer.exit_code 0
+        check succeeded $answer
         check holds $answer.stdout "\n0\n"
         # Nothing of it stays.
         wait-until "an empty /tmp" { ($place | inside web-01 [ls /tmp]) == "" }
@@ -93,7 +93,7 @@ export def "test a server that is not there is no place for a taskserv" [] {
     with-place {|place|
         $place | describe-servers [{name: web-01, taskservs: [app]}]
         $place | add-taskserv app --scripts {install.sh: "", start.sh: "", verify.sh: ""}
-        check same ($place | worker [taskserv create app --check]).exit_code 0
+        check succeeded ($place | worker [taskserv create app --check])
         let absent = $place | worker [taskserv create app]
         check same [$absent.permanent $absent.failure] [true "server 'web-01' does not exist: create it first"]
         check same ($place | docker-state | get containers) []
@@ -150,7 +150,7 @@ export def "test the example of the documentation works" [] {
         check same ($place | worker [taskserv create clock]).result.taskservs.action [created]
         check same ($place | inside web-01 [sh -c "ps -eo args | grep -c '^sh /usr/local/bin/clock'"]) "1"
         # The service outlives the scripts, and is seen to have died.
-        check same ($place | worker [taskserv verify clock]).exit_code 0
+        check succeeded ($place | worker [taskserv verify clock])
         $place | inside web-01 [sh -c "kill $(cat /run/clock.pid); echo 1000 > /run/clock"]
         check holds ($place | worker [taskserv verify clock]).failure "the clock has stopped"
     }

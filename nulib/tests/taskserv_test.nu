@@ -107,7 +107,7 @@ export def "test readiness is waited for" [] {
     with-folders [{name: a, taskservs: [app]}] {|place|
         let third = "echo x >> \"$HOME/looks\"; [ \"$(wc -l < \"$HOME/looks\")\" -ge 3 ] && exit 0; echo 'still loading' >&2; exit 1"
         $place | add-taskserv app {ready: {within_sec: 30}} --scripts {ready.sh: $third}
-        check same ($place | worker [taskserv create app]).exit_code 0
+        check succeeded ($place | worker [taskserv create app])
         check same ($place | log-of a) ["app install" "app start" "app verify"]
 
         $place | add-taskserv app {ready: {within_sec: 1}} --scripts {ready.sh: "echo 'still loading' >&2; exit 1"}
