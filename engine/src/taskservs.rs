@@ -47,10 +47,12 @@ pub struct Taskserv {
 }
 
 /// What a node must have for a taskserv.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Needs {
     /// Memory in MiB.
     pub memory_mb: Option<u64>,
+    /// What it may do on the machine's kernel beyond what a container may: capabilities(7), without `CAP_`.
+    pub capabilities: Vec<String>,
     /// All rights on the machine's kernel.
     pub privileged: bool,
     /// systemd as the first process.

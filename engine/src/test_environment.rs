@@ -11,7 +11,7 @@ mod subnet;
 mod tests;
 pub(crate) mod topology;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -64,6 +64,12 @@ impl NodePlan {
     /// Whether a taskserv on it needs all rights on the machine's kernel.
     pub fn privileged(&self) -> bool {
         self.taskservs.iter().any(|plan| plan.taskserv.needs.privileged)
+    }
+
+    /// The capabilities that taskservs on it need.
+    pub fn capabilities(&self) -> BTreeSet<&str> {
+        let plans = self.taskservs.iter();
+        plans.flat_map(|plan| &plan.taskserv.needs.capabilities).map(String::as_str).collect()
     }
 
     /// Whether a taskserv on it needs systemd.

@@ -354,7 +354,7 @@ export def "test the cluster of kubernetes in the documentation is brought in or
     with-folders $described.servers --more {clusters: $clusters, defaults: {image: x}} {|place|
         let answer = $place | worker [taskserv create cilium --check]
         check same $answer.permanent true
-        check holds $answer.failure "taskserv 'containerd' needs privileged, which server 'master-01' of provider 'docker' does not have"
+        check holds $answer.failure "taskserv 'containerd' needs capabilities, which server 'master-01' of provider 'docker' does not have"
     }
 }
 

@@ -12,7 +12,7 @@ use taskservs.nu
 const BETWEEN_LOOKS = 500ms
 
 # What the servers of a provider do not have.
-const LACKS = {docker: [privileged systemd]}
+const LACKS = {docker: [privileged systemd capabilities]}
 
 # What has to be done for a taskserv, in order.
 export def steps-of [taskserv: record, operation: string]: nothing -> list<string> {
@@ -23,7 +23,7 @@ export def steps-of [taskserv: record, operation: string]: nothing -> list<strin
 # Refuses a server that does not have what a taskserv needs.
 export def check-needs [server: record, taskserv: record]: nothing -> nothing {
     let needs = $taskserv.needs
-    let lacks = $LACKS | get --optional $server.provider | default [] | where ($needs | get $it)
+    let lacks = $LACKS | get --optional $server.provider | default [] | where ($needs | get $it) not-in [false []]
     if ($lacks | is-not-empty) {
         fault permanent $"taskserv '($taskserv.name)' needs ($lacks.0), which server '($server.name)' of provider '($server.provider)' does not have"
     }

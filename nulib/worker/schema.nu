@@ -97,6 +97,7 @@ export const TASKSERV_SECTIONS = {
     needs: [
         [key required type about];
         [memory_mb false "integer 1 16777216" "Memory, in MiB. A server that is limited to less is refused."]
+        [capabilities false "list capability" "What it may do on the machine's kernel beyond what a container may: capabilities(7), without `CAP_`. The servers of `docker` do not have them."]
         [privileged false "boolean" "Whether it needs all rights on the machine's kernel. The servers of `docker` do not have them."]
         [systemd false "boolean" "Whether it needs systemd. The servers of `docker` do not have it."]
     ]
@@ -117,6 +118,15 @@ export const TASKSERV_SECTIONS = {
         [verify_sec false "integer 1 86400" "`verify.sh`, and each run of `ready.sh`. The default is 60."]
     ]
 }
+
+# The capabilities of Linux, without `CAP_`.
+export const CAPABILITIES = [
+    AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE
+    DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE
+    MKNOD NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG
+    SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE
+    SYS_TIME SYS_TTY_CONFIG WAKE_ALARM
+]
 
 # The providers that this program carries, the keys of a server that each needs, and the ones that it
 # has no use for.
@@ -182,6 +192,7 @@ export def type-in-words [type: string]: nothing -> string {
         "value" => "a text, a whole number, or true or false"
         "anything" => "anything"
         "port-or-parameter" => "a port from 1 to 65535 or the name of a parameter"
+        "capability" => "a capability of Linux such as `SYS_ADMIN`"
         "parameter-type" => "text, boolean, integer MIN MAX, choice A B …, label or address"
         "section" => "a mapping"
         "list" => $"a list, each item ($arguments | str join ' ' | type-in-words $in)"

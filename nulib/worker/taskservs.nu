@@ -14,7 +14,7 @@ const OWN = path self ../taskservs
 
 # What a `taskserv.toml` leaves out.
 const DEFAULTS = {depends_on: [], ports: [], roles: [], parameters: {}, ready: null}
-const NEEDS = {memory_mb: null, privileged: false, systemd: false}
+const NEEDS = {memory_mb: null, capabilities: [], privileged: false, systemd: false}
 const TIMEOUTS = {install_sec: 900, start_sec: 120, verify_sec: 60}
 
 # The folders that hold taskservs, the user's first.

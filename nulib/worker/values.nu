@@ -1,6 +1,6 @@
 # The values of a settings file that are more than a text: what they are, and whether they are right.
 
-use schema.nu PROVIDERS
+use schema.nu [CAPABILITIES PROVIDERS]
 
 # What kind of thing a value is, for messages.
 export def kind []: any -> string {
@@ -76,6 +76,7 @@ export def fits [type: list<string>]: any -> bool {
         "value" => ($kind in ["string" "int" "bool"] and ($kind != "string" or "\u{0}" not-in $value))
         "anything" => (not ($value | is-endless))
         "port-or-parameter" => (($kind == "int" and $value in 1..65535) or ($text and $value =~ '^[a-z][a-z0-9_]*\z'))
+        "capability" => ($text and $value in $CAPABILITIES)
         "parameter-type" => ($text and $value =~ '^(text|boolean|label|address|integer -?\d{1,18} -?\d{1,18}|choice( \S+)+)\z')
     }
 }

@@ -38,6 +38,7 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct FileNeeds {
     memory_mb: Option<u64>,
+    capabilities: Vec<String>,
     privileged: bool,
     systemd: bool,
 }
@@ -70,6 +71,51 @@ impl Default for FileTimeouts {
     }
 }
 
+/// The capabilities of Linux, without `CAP_` (capabilities(7)).
+const CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
+
 /// Reads the taskserv in a folder. Every mistake is told with its file and key.
 pub(super) fn read(name: &str, folder: &Path) -> Result<Taskserv, Error> {
     let path = folder.join("taskserv.toml").display().to_string();
@@ -90,6 +136,7 @@ pub(super) fn read(name: &str, folder: &Path) -> Result<Taskserv, Error> {
         depends_on: file.depends_on,
         needs: Needs {
             memory_mb: file.needs.memory_mb,
+            capabilities: file.needs.capabilities,
             privileged: file.needs.privileged,
             systemd: file.needs.systemd,
         },
@@ -119,6 +166,15 @@ fn check(name: &str, file: &File) -> Result<(), Problem> {
     labels("roles", &file.roles)?;
     if let Some(memory_mb) = file.needs.memory_mb {
         within("needs.memory_mb", memory_mb, 16_777_216)?;
+    }
+    for (index, capability) in file.needs.capabilities.iter().enumerate() {
+        if !CAPABILITIES.contains(&capability.as_str()) {
+            let problem = format!(
+                "it must be a capability of Linux such as `SYS_ADMIN`, not {}",
+                describe(&capability.as_str().into())
+            );
+            return Err((format!("needs.capabilities[{index}]"), problem));
+        }
     }
     if let Some(ready) = &file.ready {
         within("ready.within_sec", ready.within_sec, 3600)?;

@@ -44,7 +44,7 @@ fn names(names: &[&str]) -> Vec<String> {
 #[test]
 fn everything_is_read_or_filled_in() {
     let whole = "description = 'A clock'\ndepends_on = ['b']\nports = [80, 'port']\nroles = ['first', 'second']\n\
-                 [needs]\nmemory_mb = 64\nprivileged = true\n\
+                 [needs]\nmemory_mb = 64\ncapabilities = ['SYS_ADMIN']\nprivileged = true\n\
                  [parameters.port]\ntype = 'integer 1 9'\ndefault = 3\nabout = 'p'\n\
                  [ready]\nwithin_sec = 5\n[timeouts]\nstart_sec = 7\n";
     let (place, library) = place(&[("a", whole), ("b", MINIMAL)]);
@@ -55,7 +55,10 @@ fn everything_is_read_or_filled_in() {
         ("a", "A clock", &place.path().join("a"))
     );
     assert_eq!((&a.depends_on, &a.roles), (&names(&["b"]), &names(&["first", "second"])));
-    assert_eq!(a.needs, Needs { memory_mb: Some(64), privileged: true, systemd: false });
+    assert_eq!(
+        a.needs,
+        Needs { memory_mb: Some(64), capabilities: names(&["SYS_ADMIN"]), privileged: true, systemd: false }
+    );
     let port = Parameter { kind: "integer 1 9".into(), default: Some(json!(3)) };
     assert_eq!(a.parameters, BTreeMap::from([("port".to_owned(), port)]));
     assert_eq!((a.ready_within, a.has_start), (Some(Duration::from_secs(5)), true));
@@ -275,7 +278,7 @@ fn in_words_of_list(taskserv: &Taskserv) -> Value {
         "name": taskserv.name,
         "description": taskserv.description,
         "depends_on": taskserv.depends_on,
-        "needs": {"memory_mb": needs.memory_mb, "privileged": needs.privileged, "systemd": needs.systemd},
+        "needs": {"memory_mb": needs.memory_mb, "capabilities": needs.capabilities, "privileged": needs.privileged, "systemd": needs.systemd},
         "roles": taskserv.roles,
         "parameters": parameters,
         "where": taskserv.folder.to_str().unwrap(),
@@ -330,6 +333,10 @@ const FILES: &[(&str, Result<(), &str>)] = &[
     ("description = 'd'\nneeds = 1", Err("needs")),
     ("description = 'd'\n[needs]\nmemory_mb = 0", Err("needs.memory_mb")),
     ("description = 'd'\n[needs]\nmemory_mb = 16777217", Err("needs.memory_mb")),
+    ("description = 'd'\n[needs]\ncapabilities = ['SYSLOG', 'NET_ADMIN']", Ok(())),
+    ("description = 'd'\n[needs]\ncapabilities = ['SYSLOG', 'CAP_NET_ADMIN']", Err("needs.capabilities[1]")),
+    ("description = 'd'\n[needs]\ncapabilities = ['']", Err("needs.capabilities[0]")),
+    ("description = 'd'\n[needs]\ncapabilities = 'SYSLOG'", Err("needs.capabilities")),
     ("description = 'd'\n[needs]\nsystemd = 'yes'", Err("needs.systemd")),
     ("description = 'd'\n[needs]\ndisk_mb = 1", Err("needs.disk_mb")),
     ("description = 'd'\n[ready]", Err("ready")),

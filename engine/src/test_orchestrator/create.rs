@@ -294,8 +294,14 @@ impl TestOrchestrator {
             max_processes: config.resources.max_processes,
             privileged: node.privileged(),
             systemd: node.systemd(),
-            // Alone, a node has nobody to be cut off from.
-            capabilities: if blueprint.nodes.len() > 1 { vec![NET_ADMIN.into()] } else { Vec::new() },
+            capabilities: {
+                let mut capabilities = node.capabilities();
+                // Alone, a node has nobody to be cut off from.
+                if blueprint.nodes.len() > 1 {
+                    capabilities.insert(NET_ADMIN);
+                }
+                capabilities.into_iter().map(String::from).collect()
+            },
         }
     }
 

@@ -213,6 +213,7 @@ impl TestOrchestrator {
             labels: network.labels,
             network: network.name,
             privileged: node.privileged(),
+            capabilities: node.capabilities().into_iter().map(String::from).collect(),
             ..ContainerSpec::default()
         };
         let container = match self.docker.create_container(&spec).await {

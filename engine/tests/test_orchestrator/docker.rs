@@ -49,6 +49,25 @@ async fn redis_is_installed_once() {
     .await;
 }
 
+/// A node that runs containers has the rights that its taskserv asks for, and no other node has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_runs_a_container_by_the_rights_that_it_asks_for() {
+    on_docker(|world| async move {
+        let id = world
+            .made(cluster(json!([{"name": "box", "taskservs": ["containerd"]}, {"name": "desk"}])))
+            .await;
+        let answer = world.run(id, json!({})).await;
+        assert!(answer.is_ok(), "{answer:?} {:#?}", world.record(id).results);
+        let record = world.record(id);
+        assert_eq!(record.results[0].name, "verify containerd");
+        assert_eq!(record.results[0].result.as_ref().unwrap()["snapshotter"], "native");
+        let may_mount = "mount -t tmpfs tmpfs /mnt 2>/dev/null && echo yes || echo no";
+        assert_eq!(world.on(id, "box", may_mount).await.1.trim(), "yes");
+        assert_eq!(world.on(id, "desk", may_mount).await.1.trim(), "no");
+    })
+    .await;
+}
+
 /// Two services on two nodes that know each other by name and address, and cannot reach another environment.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_and_redis_share_a_network_of_their_own() {

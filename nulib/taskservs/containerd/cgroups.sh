@@ -6,7 +6,7 @@ is_read_only() { findmnt --noheadings --output OPTIONS "$1" | grep -qE '(^|,)ro(
 
 prepare_cgroups() {
     [ ! -d /run/systemd/system ] || return 0
-    # A container that may do everything, but is not called privileged, has them read-only.
+    # A container that has the right to mount, but is not called privileged, has them read-only.
     for mount in /sys/fs/cgroup $(findmnt --noheadings --list --output TARGET --types cgroup); do
         if mountpoint -q "$mount" && is_read_only "$mount"; then
             mount -o remount,bind,rw "$mount" || return 1

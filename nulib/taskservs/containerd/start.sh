@@ -15,7 +15,7 @@ mark=/run/taskserv-containerd.conf
 changed=false
 
 [ -x "$program" ] || refuse "containerd is not installed"
-unshare --mount true 2>/dev/null || refuse "containers cannot be run here: this server may not mount anything. If it is a container itself, it must be a privileged one"
+unshare --mount true 2>/dev/null || refuse "containers cannot be run here: this server may not mount anything. If it is a container itself, it must be a privileged one, or have the capability SYS_ADMIN and no profile of seccomp or AppArmor that forbids its use"
 prepare_cgroups || refuse "containers cannot be run here: the cgroups cannot be written"
 case $TASKSERV_PARAM_SANDBOX_IMAGE in
 *[!A-Za-z0-9._/:@-]* | '') refuse "sandbox_image must be the name of an image, not '$TASKSERV_PARAM_SANDBOX_IMAGE'" ;;
