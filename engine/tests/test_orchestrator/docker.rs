@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use orchestrator_protocol::environment::EnvironmentStatus;
+use futures::StreamExt;
+use orchestrator_protocol::environment::{EnvironmentLogs, EnvironmentStatus};
+use orchestrator_protocol::event::Item;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -45,6 +47,35 @@ async fn redis_is_installed_once() {
         let pruned = world.orchestrator.prune(true).await.unwrap();
         assert_eq!(pruned.images.len(), 1);
         assert!(pruned.bytes > 0);
+    })
+    .await;
+}
+
+/// Lines come while the script that prints them runs, and the listener is let go when nothing runs any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_hears_lines_as_they_are_printed() {
+    on_docker(|world| async move {
+        let verify = "echo before; while [ ! -e /go ]; do sleep 0.05; done; echo after\n";
+        small(&world, "slow", &[("verify.sh", verify)]);
+        let id = world.made(cluster(json!([{"name": "a", "taskservs": ["slow"]}, {"name": "b"}]))).await;
+        world.change(id, |environment| environment.status = EnvironmentStatus::RunningTests);
+        let request = EnvironmentLogs { id, node: Some("a".into()), tail: None, follow: true };
+        let mut lines = world.orchestrator.logs(&request).await.unwrap();
+        let running = {
+            let world = world.clone();
+            tokio::spawn(async move { world.run(id, json!({})).await })
+        };
+        let mut heard = Vec::new();
+        while let Some(item) = lines.next().await {
+            let Ok(Item::Node(line)) = item else { panic!("{item:?}") };
+            if line.line == "before" {
+                assert!(!running.is_finished(), "it waits for what comes after this line");
+                world.on(id, "a", "touch /go").await;
+            }
+            heard.push(line.line);
+        }
+        assert!(running.await.unwrap().is_ok());
+        assert_eq!(heard.iter().rev().take(2).collect::<Vec<_>>(), ["after", "before"], "{heard:?}");
     })
     .await;
 }

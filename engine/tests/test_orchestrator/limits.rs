@@ -21,6 +21,39 @@ async fn a_memory_hog_is_killed_by_its_limit() {
     .await;
 }
 
+/// What was asked for is what the node's own kernel says, with either version of control groups; and what
+/// is beyond it is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_as_the_node_itself_sees_them() {
+    on_docker(|world| async move {
+        let limits = json!({"cpu_millicores": 250, "memory_mb": 96, "max_processes": 40});
+        let id = world.made(cluster(json!([{"name": "a", "resources": limits}, {"name": "b"}]))).await;
+        let look = "cd /sys/fs/cgroup
+            if [ -e cpu.max ]; then cat cpu.max memory.max pids.max
+            else echo $(cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us)
+                cat memory/memory.limit_in_bytes pids/pids.max
+            fi";
+        let seen = world.on(id, "a", look).await.1;
+        let numbers: Vec<u64> = seen.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        let [quota, period, memory, processes] = numbers[..] else { panic!("{seen}") };
+        assert_eq!((quota * 1000 / period, memory, processes), (250, 96 << 20, 40));
+
+        let crowd = "i=0; while [ $i -lt 60 ]; do sleep 9 & i=$((i + 1)); done; echo all of them";
+        let (code, said) = world.on(id, "a", crowd).await;
+        assert!(code != 0 && !said.contains("all of them"), "{code} {said}");
+        let (code, said) = world.on(id, "b", crowd).await;
+        assert_eq!((code, said.as_str()), (0, "all of them"), "the other node has no such limit");
+
+        // More than its share of the processor is taken from it.
+        let burn = "timeout 1 sh -c 'while :; do :; done' 2>/dev/null
+            cat /sys/fs/cgroup/cpu.stat /sys/fs/cgroup/cpu/cpu.stat 2>/dev/null | grep nr_throttled";
+        let throttled = world.on(id, "a", burn).await.1;
+        let times: u64 = throttled.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(times > 0, "{throttled}");
+    })
+    .await;
+}
+
 /// What a node has printed last is in the error when it dies while it is waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_dies_shows_its_last_lines() {
