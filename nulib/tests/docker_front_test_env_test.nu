@@ -104,6 +104,50 @@ export def "test a topology becomes a cluster whose nodes can be broken" [] {
     }
 }
 
+# What the members said of themselves after a fault of a run, in order of their names.
+def etcd-after [fault: string]: table -> table<node: string, members: int, up: int, behind: int> {
+    where name == $"verify etcd after fault ($fault)" | sort-by node | each {|result|
+        {node: $result.node} | merge ($result.result | select members up behind)
+    }
+}
+
+export def "test a quorum of etcd writes on without a member which then catches up" [] {
+    with-tester {|user|
+        let etcd = $user | value $"use nulib/provisioning *; test topology load etcd_cluster | test env cluster etcd --base-image (image) --wait"
+        check same [$etcd.status ($etcd.nodes.name)] [ready [etcd-01 etcd-02 etcd-03]]
+
+        # The report says each: without it, and with it again.
+        let run = $user | value $"use nulib/provisioning *; test env run ($etcd.id) --fault ['kill etcd-02' 'restart etcd-02'] --wait"
+        check so $run.passed $"all pass: ($run.results | to nuon)"
+        let without = $run.results | etcd-after "1: kill etcd-02"
+        check same ($without | select node members up) [[node members up]; [etcd-01 3 2] [etcd-03 3 2]]
+        let again = $run.results | etcd-after "2: restart etcd-02"
+        check same ($again | select node members up) [[node members up]; [etcd-01 3 3] [etcd-02 3 3] [etcd-03 3 3]]
+        check so ($again | all {|said| $said.behind < 20 }) $"all have caught up: ($again | to nuon)"
+
+        # What was written while it was away is in its own copy, and not only in the leader's.
+        let container = $etcd.nodes | each {|node| [$node.name $node.container] } | into record
+        $user | value $"use nulib/provisioning *; test env fault ($etcd.id) kill etcd-02 | ignore"
+        ^docker exec ($container.etcd-01) etcdctl put while-away written | ignore
+        $user | value $"use nulib/provisioning *; test env fault ($etcd.id) restart etcd-02 | ignore"
+        check so ($user | value $"use nulib/provisioning *; test env run ($etcd.id) --wait | get passed") "it joins again"
+        let own = ^docker exec ($container.etcd-02) etcdctl get --consistency=s --print-value-only while-away | str trim
+        check same $own written
+    }
+}
+
+export def "test a quick test of postgres passes from nothing and from the prepared image" [] {
+    with-tester {|user|
+        for _ in 1..2 {
+            let tested = $user | value $"use nulib/provisioning *; test quick postgres --base-image (image)"
+            check same [$tested.passed $tested.status] [true cleaned]
+            check same (left-of [$tested.id]) []
+        }
+        let kept = $user | value $"use nulib/provisioning *; test quick postgres --base-image (image) --keep"
+        check same [$kept.passed $kept.nodes.prepared] [true [true]]
+    }
+}
+
 export def "test a test that takes too long is called off" [] {
     with-tester {|user|
         "#!/bin/sh\nsleep 600\n" | save ($user.home | path join slow.sh)

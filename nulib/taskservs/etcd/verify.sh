@@ -33,6 +33,14 @@ missing=$(members | while read -r name address; do
 done)
 [ -z "$missing" ] || refuse "not a member: $(printf '%s\n' "$missing" | paste -s -d , - | sed 's/,/, /g'). The members are $(printf '%s\n' "$known" | paste -s -d , - | sed 's/,/, /g')"
 
-# Endpoint, ID, version, size, whether it leads, …
-status=$(ask endpoint status --write-out simple)
-echo "::result {\"members\": $(printf '%s\n' "$known" | wc -l), \"leader\": $(echo "$status" | awk -F ', ' '{ print $5 }'), \"version\": \"$(echo "$status" | awk -F ', ' '{ print $3 }')\"}"
+# Endpoint, ID, version, size, whether it leads, whether it learns, term, index, applied index. `up` are the
+# members that answer, `behind` is how much of what the furthest of them has is not in this one's copy yet.
+own=$(ask endpoint status --write-out simple)
+all=$(ask endpoint status --cluster --write-out simple 2>/dev/null || true)
+field() { printf '%s\n' "$own" | awk -F ', ' -v field="$1" '{ print $field }'; }
+up=$(printf '%s\n' "$all" | grep -c . || true)
+behind=$(printf '%s\n' "$all" | awk -F ', ' -v id="$(field 2)" '
+    $9 > furthest { furthest = $9 }
+    $2 == id { own = $9 }
+    END { print furthest - own }')
+echo "::result {\"members\": $(printf '%s\n' "$known" | wc -l), \"up\": $up, \"behind\": $behind, \"leader\": $(field 5), \"version\": \"$(field 3)\"}"
