@@ -163,14 +163,24 @@ def blocks [mark: string]: string -> list<string> {
     split row "```" | enumerate | where index mod 2 == 1 | get item | where $it starts-with $"($mark)\n" | each {|block| $block | str substring ($mark | str length).. }
 }
 
-# The pages that are typed, with all blocks of a kind run in one shell from top to bottom.
-def page [name: string, mark: string]: nothing -> list<string> {
-    open --raw ($DOCS | path join $name) | decode utf-8 | blocks $mark
+# The guide.
+def guide []: nothing -> string {
+    open --raw ($DOCS | path join test-environment-guide.md) | decode utf-8
 }
 
-export def "test every nu line of the guide to test environments works" [] {
+# The parts of the guide that are typed in Nushell, each in a shell of its own: the heading, and the lines of
+# all its blocks. The guide's first block comes before each of them.
+def chapters []: nothing -> table<heading: string, lines: string> {
+    guide | split row "\n## " | skip 1 | each {|chapter|
+        {heading: ($chapter | lines | first), lines: ($chapter | blocks nu | str join "\n")}
+    } | where lines != ""
+}
+
+def type-chapter [heading: string]: nothing -> nothing {
     with-tester {|user|
-        page test-environment-guide.md nu | str join "\n" | save ($user.home | path join page.nu)
+        let chapter = chapters | where heading == $heading | first
+        let lines = [(guide | blocks nu | first) $chapter.lines] | str join "\n"
+        $lines | save ($user.home | path join page.nu)
         let answer = $user | shell "source page.nu"
         check succeeded $answer
         check same $answer.stderr ""
@@ -178,10 +188,22 @@ export def "test every nu line of the guide to test environments works" [] {
     }
 }
 
+export def "test each chapter of the guide to test environments is typed by a test" [] {
+    check same (chapters).heading ["One taskserv, from nothing to nothing" "Step by step" "A server" "A cluster"]
+}
+
+export def "test the guide works for one taskserv" [] { type-chapter "One taskserv, from nothing to nothing" }
+
+export def "test the guide works step by step" [] { type-chapter "Step by step" }
+
+export def "test the guide works for a server" [] { type-chapter "A server" }
+
+export def "test the guide works for a cluster" [] { type-chapter "A cluster" }
+
 export def "test every shell line of the guide to test environments works" [] {
     with-tester {|user|
         let found = [$PROGRAMS ($nu.current-exe | path dirname)] ++ $env.PATH
-        let lines = page test-environment-guide.md sh | str join "\n"
+        let lines = guide | blocks sh | str join "\n"
         check succeeded ($user | as-user sh [-e -u -c $lines] --with {PATH: $found})
         check same ($user | value "orchestrator test env list | length") 0
     }
