@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orchestrator_protocol::environment::EnvironmentRequest;
 use orchestrator_tests::wait;
@@ -17,6 +17,9 @@ use serde_json::Value;
 use crate::door::{Door, IMAGE, docker, image, needed, nushell};
 use crate::page::{Line, Page, Shown};
 use crate::pattern::{difference, fits};
+
+/// How long two taskservs may take to be installed.
+const INSTALLATION: Duration = Duration::from_secs(240);
 
 /// The infra of the page, of which a machine has one.
 const INFRA: &str = "production";
@@ -193,6 +196,49 @@ fn endpoint(command: &str) -> String {
     let (_, rest) = command.split_once("http://127.0.0.1:8080").unwrap();
     let path = rest.split(['?', '"', '\'', ' ']).next().unwrap();
     format!("{method} {}", path.replace("$ID", "{id}").replace("$ENVIRONMENT", "{id}"))
+}
+
+/// The other two kinds of environments, as the page has them, on real Docker.
+#[test]
+fn the_documented_environments_are_made_tested_and_removed() {
+    let Some(docker) = needed("Docker", docker()) else { return };
+    let door = Door::open(&[]);
+    let image = image();
+    let asked: Vec<(Value, Queued)> = Page::read()
+        .bodies
+        .into_iter()
+        .filter(|body| body["config"]["type"] != "single_taskserv")
+        .map(|body| {
+            let text = body.to_string().replace("debian:12", &image);
+            let answer = door.post("/test/environments/create", &text);
+            assert_eq!(answer.status, 202, "{answer:?}");
+            let mut queued = Queued { docker: docker.clone(), id: String::new(), environment: String::new() };
+            queued.take_note(&answer.json()["data"]);
+            (body, queued)
+        })
+        .collect();
+    assert_eq!(asked.len(), 2);
+    for (body, queued) in &asked {
+        let path = format!("/test/environments/{}", queued.environment);
+        let look = || door.get(&path).json()["data"].clone();
+        let is_cleaned = body["auto_cleanup"] == true;
+        let end = if is_cleaned { "cleaned" } else { "passed" };
+        let found = wait::at_most(INSTALLATION, &format!("{body} to be {end}"), || {
+            let found = look();
+            assert!(found["status"] != "error" && found["status"] != "failed", "{found:#}");
+            (found["status"] == end).then_some(found)
+        });
+        let results = found["results"].as_array().unwrap();
+        assert!(results.iter().all(|result| result["passed"] == true), "{found:#}");
+        let nodes = found["nodes"].as_array().unwrap().len();
+        assert_eq!(results.len(), if is_cleaned { 2 } else { nodes }, "{found:#}");
+        if !is_cleaned {
+            assert_eq!(found["network"]["subnet"], body["config"]["topology"]["network"]["subnet"]);
+            let answer = door.talk(door.request("DELETE", &path, &[], ""));
+            assert_eq!(answer.status, 202, "{answer:?}");
+            wait::until("it to be removed", || (look()["status"] == "cleaned").then_some(()));
+        }
+    }
 }
 
 /// The page's servers: none before and none after, and nobody else's test has them meanwhile. Servers of

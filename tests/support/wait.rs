@@ -9,13 +9,21 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// When nothing was found within [`PATIENCE`]; `what` says what was waited for.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    at_most(PATIENCE, what, look)
+}
+
+/// The same for what takes longer, such as an installation.
+///
+/// # Panics
+/// When nothing was found within `patience`; `what` says what was waited for.
+pub fn at_most<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {} s in vain for {what}", PATIENCE.as_secs());
+        assert!(Instant::now() < deadline, "waited {} s in vain for {what}", patience.as_secs());
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
