@@ -1,8 +1,8 @@
 //! What test environments cost: beside bare calls of Docker's API that do the same work.
 //!
 //! The engine is a process of its own, in a release build, and is asked through its socket, so that its
-//! queue and its storage are in the times. The bare side is the client library alone: a network, nodes at
-//! the same time, and their removal. It needs Docker, the image of the tests, and the engine in a release
+//! queue and its storage are in the times. The bare side speaks to Docker's socket itself: a network, nodes
+//! at the same time, and their removal. It needs Docker, the image of the tests, and the engine in a release
 //! build (`cargo build --release -p orchestrator-engine -p orchestrator-runner`).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark may panic")]
 
@@ -10,12 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bollard::Docker;
-use bollard::exec::{CreateExecOptions, StartExecOptions};
-use bollard::models::{ContainerCreateBody, HostConfig, NetworkCreateRequest};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-};
 use futures::future::join_all;
 use orchestrator_benches::{Spread, ratios};
 use orchestrator_protocol::client::{Client, Look};
@@ -25,7 +19,11 @@ use orchestrator_protocol::environment::{
 use orchestrator_protocol::request::{GetTask, StopEngine, StopMode, Subscription};
 use orchestrator_protocol::task::{TaskId, TaskStatus};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
+/// Where Docker listens.
+const SOCKET: &str = "/var/run/docker.sock";
 const PAIRS: usize = 15;
 const NODES: [usize; 3] = [1, 3, 6];
 
@@ -96,60 +94,66 @@ impl Engine {
     }
 }
 
+/// One call of Docker's API, on a connection of its own; it must succeed.
+async fn call(method: &str, path: &str, body: Value) -> Value {
+    let mut stream = UnixStream::connect(SOCKET).await.unwrap();
+    let body = body.to_string();
+    // An answer of this old version of HTTP ends with its connection.
+    let head = format!("{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\n");
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap();
+    assert!(status.starts_with('2'), "{method} {path}: {answer}");
+    serde_json::from_str(body).unwrap_or_default()
+}
+
 /// The same by hand.
 struct Bare {
-    docker: Docker,
     network: String,
     nodes: Vec<String>,
 }
 
 impl Bare {
     async fn make(image: &str, nodes: usize) -> Self {
-        let docker = Docker::connect_with_defaults().unwrap();
         let network = format!("orchestrator-bench-{}", std::process::id());
-        let request = NetworkCreateRequest { name: network.clone(), ..NetworkCreateRequest::default() };
-        docker.create_network(request).await.unwrap();
+        call("POST", "/networks/create", json!({"Name": network})).await;
         let node = async |number: usize| {
             let name = format!("{network}-{number}");
-            let body = ContainerCreateBody {
-                hostname: Some(format!("node-{number}")),
-                entrypoint: Some(["sleep", "infinity"].map(String::from).to_vec()),
-                image: Some(image.to_owned()),
-                host_config: Some(HostConfig {
-                    network_mode: Some(network.clone()),
-                    init: Some(true),
-                    ..HostConfig::default()
-                }),
-                ..ContainerCreateBody::default()
-            };
-            let options = CreateContainerOptionsBuilder::default().name(&name).build();
-            docker.create_container(Some(options), body).await.unwrap();
-            docker.start_container(&name, None::<StartContainerOptions>).await.unwrap();
+            let body = json!({
+                "Hostname": format!("node-{number}"),
+                "Entrypoint": ["sleep", "infinity"],
+                "Image": image,
+                "HostConfig": {"NetworkMode": network, "Init": true},
+            });
+            call("POST", &format!("/containers/create?name={name}"), body).await;
+            call("POST", &format!("/containers/{name}/start"), Value::Null).await;
             name
         };
         let nodes = join_all((0..nodes).map(node)).await;
-        Self { docker, network, nodes }
+        Self { network, nodes }
     }
 
     async fn remove(self) {
         join_all(self.nodes.iter().map(async |name| {
-            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-            self.docker.remove_container(name, Some(options)).await.unwrap();
+            call("DELETE", &format!("/containers/{name}?force=true&v=true"), Value::Null).await;
         }))
         .await;
-        self.docker.remove_network(&self.network).await.unwrap();
+        call("DELETE", &format!("/networks/{}", self.network), Value::Null).await;
     }
 
     /// Runs a program on the first node to its end.
     async fn run(&self, command: &[&str]) {
-        let exec = CreateExecOptions { cmd: Some(command.to_vec()), ..CreateExecOptions::default() };
-        let exec = self.docker.create_exec(&self.nodes[0], exec).await.unwrap().id;
-        let options = StartExecOptions { detach: true, ..StartExecOptions::default() };
-        self.docker.start_exec(&exec, Some(options)).await.unwrap();
+        let path = format!("/containers/{}/exec", self.nodes[0]);
+        let exec = call("POST", &path, json!({"Cmd": command})).await;
+        let exec = exec["Id"].as_str().unwrap();
+        call("POST", &format!("/exec/{exec}/start"), json!({"Detach": true})).await;
         loop {
-            let state = self.docker.inspect_exec(&exec).await.unwrap();
-            if state.running == Some(false) {
-                assert_eq!(state.exit_code, Some(0), "{command:?}");
+            let state = call("GET", &format!("/exec/{exec}/json"), Value::Null).await;
+            if state["Running"] == false {
+                assert_eq!(state["ExitCode"], 0, "{command:?}");
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -201,7 +201,10 @@ impl TestEnvironments {
             );
             if environment.expires_at <= now && !is_gone(environment.status) {
                 info!(environment = %environment.id, name = environment.name, "its time is over");
-                self.queue.clean_environment(environment.id, "its time is over").await?;
+                // One that cannot be removed now keeps nobody from the others.
+                if let Err(error) = self.queue.clean_environment(environment.id, "its time is over").await {
+                    warn!(environment = %environment.id, %error, "it cannot be removed now");
+                }
             } else if is_at_work && !self.queue.is_worked_on(environment.id).await? {
                 self.queue.update_environment(environment.id, &abandon).await?;
             }
