@@ -21,7 +21,11 @@ BETWEEN_LOOKS_S=0.1
 # How long processes have to end when they are told to, in tenths of a second.
 GRACE_DS=100
 
-# How long what a script has left behind has.
+# How long what a script has left behind has to go away by itself. A service becomes a session of its own
+# a moment after the program that starts it has ended: one that is told to end in between never runs.
+LEAVE_DS=20
+
+# How long the rest has to end when it is told to.
 LEFTOVER_GRACE_DS=20
 
 run() {
@@ -104,6 +108,11 @@ once() {
     timer=$!
     wait "$session"
     status="exit $?"
+    left=$LEAVE_DS
+    while [ "$left" -gt 0 ] && [ ! -e "$dir/ended" ] && session_has "$session"; do
+        left=$((left - 1))
+        sleep 0.1
+    done
     kill -s TERM "$timer" 2>/dev/null
     sweep "$session" "$LEFTOVER_GRACE_DS"
     [ ! -e "$dir/ended" ] || status=$(cat "$dir/ended")

@@ -80,6 +80,20 @@ async fn a_listener_hears_lines_as_they_are_printed() {
     .await;
 }
 
+/// A service that leaves its script's session only after the script has ended, as one does that a busy
+/// machine keeps from its next step, runs on. What stays in the session is ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_has_time_to_leave_the_script_that_starts_it() {
+    on_docker(|world| async move {
+        let start = "sh -c 'sleep 0.7; exec setsid sleep 4444' >/dev/null 2>&1 &\nsleep 5555 &\n";
+        small(&world, "late", &[("start.sh", start)]);
+        let id = world.made(cluster(json!([{"name": "a", "taskservs": ["late"]}, {"name": "b"}]))).await;
+        assert_eq!(world.on(id, "a", "pgrep -x -f 'sleep 4444' | wc -l").await.1, "1");
+        assert_eq!(world.on(id, "a", "pgrep -x -f 'sleep 5555' | wc -l").await.1, "0");
+    })
+    .await;
+}
+
 /// A node that runs containers has the rights that its taskserv asks for, and no other node has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn containerd_runs_a_container_by_the_rights_that_it_asks_for() {
