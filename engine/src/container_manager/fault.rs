@@ -47,8 +47,9 @@ impl Fault {
             }
             Self::Answer(404, said) if said.contains("Could not find the file") => refused(doing, name, said),
             Self::Answer(404, _) => not_found(what),
-            Self::Answer(409, said)
-                if said.contains("already in use by container") || said.contains("already exists") =>
+            // Docker says 409, Podman 500.
+            Self::Answer(409 | 500, said)
+                if said.contains("already in use by") || said.contains("already exists") =>
             {
                 ContainerError::Exists { what, name: name.to_owned() }
             }
@@ -89,6 +90,12 @@ mod tests {
             error(409, "Conflict. The container name \"/web\" is already in use by container \"ab\"."),
             ContainerError::Exists { what: "container", .. }
         ));
+        for podmans in [
+            "the container name \"web\" is already in use by ab",
+            "network name n already used: network already exists",
+        ] {
+            assert!(matches!(error(500, podmans), ContainerError::Exists { .. }), "{podmans}");
+        }
         assert!(matches!(error(409, "Container ab is not running"), ContainerError::Refused { .. }));
         assert!(matches!(error(501, "not implemented"), ContainerError::Unsupported(_)));
         let size = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
