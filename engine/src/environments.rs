@@ -16,12 +16,13 @@ use orchestrator_protocol::environment::{
     EnvironmentTask, InjectFault, ListTopologies, NamedTopology, Pruned, RunEnvironment,
 };
 use orchestrator_protocol::event::Item;
-use orchestrator_protocol::task::{Action, AttemptOutcome, Task};
+use orchestrator_protocol::task::{Action, AttemptOutcome, Task, TaskStatus};
 use orchestrator_protocol::{Error, Result};
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::containers::ContainerManager;
+use crate::events::{Listener, NoEvent};
 use crate::queue::Queue;
 use crate::queue::finish::Ending;
 use crate::taskservs::Library;
@@ -31,6 +32,8 @@ use crate::topologies;
 
 /// Between two looks for what nobody looks after.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two looks for creations that were called off before they began.
+const CANCELLATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The environments of one engine.
 pub struct TestEnvironments {
@@ -142,7 +145,8 @@ impl TestEnvironments {
                 self.orchestrator.create(*environment, &context).await
             }
             Action::RunEnvironment { environment, run, cwd } => {
-                self.orchestrator.run(*environment, run, cwd.as_deref().map(Path::new), &context).await
+                let cwd = cwd.as_deref().map(Path::new);
+                self.orchestrator.run(*environment, task.id, run, cwd, &context).await
             }
             Action::CleanEnvironment { environment } => self.orchestrator.clean(*environment, &context).await,
             Action::AddTasks { .. } => {
@@ -174,10 +178,19 @@ impl TestEnvironments {
     pub async fn look_after(&self) {
         let mut interval = tokio::time::interval(RECONCILE_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut events = self.queue.listen();
         loop {
-            interval.tick().await;
+            let is_full = tokio::select! {
+                _ = interval.tick() => true,
+                () = cancellation(&mut events) => false,
+            };
             if let Err(error) = self.look_at_records().await {
                 warn!(%error, "environments cannot be looked at now");
+            }
+            if !is_full {
+                // Many may be called off at once: they are looked at together.
+                tokio::time::sleep(CANCELLATION_INTERVAL).await;
+                continue;
             }
             match self.orchestrator.reconcile().await {
                 Ok(reconciled) if reconciled.removed.is_empty() => {}
@@ -190,24 +203,38 @@ impl TestEnvironments {
         }
     }
 
-    /// Environments whose time is over are removed, and those that nothing works on any more although they
-    /// are not at rest say so: their task was called off before it came to its end.
+    /// Environments whose time is over are removed, and so are those whose creation was called off before it
+    /// began. Others that nothing works on any more although they are not at rest say so.
     async fn look_at_records(&self) -> Result<()> {
         let now = Utc::now();
         for environment in self.queue.all_environments().await? {
-            let is_at_work = matches!(
-                environment.status,
-                EnvironmentStatus::Creating | EnvironmentStatus::RunningTests | EnvironmentStatus::Cleaning
-            );
             if environment.expires_at <= now && !is_gone(environment.status) {
                 info!(environment = %environment.id, name = environment.name, "its time is over");
                 // One that cannot be removed now keeps nobody from the others.
                 if let Err(error) = self.queue.clean_environment(environment.id, "its time is over").await {
                     warn!(environment = %environment.id, %error, "it cannot be removed now");
                 }
-            } else if is_at_work && !self.queue.is_worked_on(environment.id).await? {
-                self.queue.update_environment(environment.id, &abandon).await?;
+            } else if environment.status.is_at_work()
+                && let Err(error) = self.look_at_work(&environment).await
+            {
+                warn!(environment = %environment.id, %error, "what became of its task cannot be found out now");
             }
+        }
+        Ok(())
+    }
+
+    async fn look_at_work(&self, environment: &Environment) -> Result<()> {
+        let creation = match environment.task {
+            Some(task) if environment.status == EnvironmentStatus::Creating => {
+                self.queue.task(task).await.ok()
+            }
+            _ => None,
+        };
+        if creation.is_some_and(|task| task.status == TaskStatus::Cancelled) {
+            // One that was called off while it ran is removed by its end; this one never ran.
+            self.queue.clean_environment(environment.id, "its creation was called off").await?;
+        } else {
+            self.queue.abandon_environment(environment.id).await?;
         }
         Ok(())
     }
@@ -217,11 +244,15 @@ fn is_gone(status: EnvironmentStatus) -> bool {
     matches!(status, EnvironmentStatus::Cleaned | EnvironmentStatus::Cleaning)
 }
 
-fn abandon(environment: &mut Environment) {
-    // It may have been taken up in the meantime.
-    if environment.status.may_become(EnvironmentStatus::Error) && environment.error.is_none() {
-        environment.status = EnvironmentStatus::Error;
-        environment.error = Some("the task that worked on it was called off".into());
+/// Waits until a task is called off, or until that may have been missed.
+async fn cancellation(events: &mut Listener) {
+    loop {
+        match events.next().await {
+            Ok(event) if event.status != TaskStatus::Cancelled => {}
+            Ok(_) | Err(NoEvent::Missed) => return,
+            // The engine ends.
+            Err(NoEvent::Closed) => std::future::pending().await,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use orchestrator_protocol::environment::{NetworkConfig, NodeConfig};
 use sha2::{Digest, Sha256};
 
-pub use self::run::{check_fault, check_run, script_path};
+pub use self::run::{check_fault, check_run, script_path, test_name};
 use crate::queue::submit::hex;
 use crate::taskservs::{Choices, Taskserv};
 

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use orchestrator_engine::queue::finish::Ending;
 use orchestrator_protocol::ErrorCode;
 use orchestrator_protocol::environment::{
     CleanEnvironment, EnvironmentConfig, EnvironmentRequest, EnvironmentStatus, EnvironmentTask,
     GetEnvironment, ListEnvironments, RunEnvironment, RunOptions,
 };
-use orchestrator_protocol::request::CancelTask;
-use orchestrator_protocol::task::TaskStatus;
+use orchestrator_protocol::request::{CancelTask, PauseQueue, ResumeQueue};
+use orchestrator_protocol::task::{AttemptOutcome, TaskStatus};
 use orchestrator_tests::engine::TestEngine;
 use orchestrator_tests::wait;
 use rand::rngs::StdRng;
@@ -91,6 +92,74 @@ fn one_that_is_called_off_while_it_is_made_is_removed() {
     wait_for(&engine, made, EnvironmentStatus::Cleaned);
     assert_eq!(engine.task(create).status, TaskStatus::Cancelled);
     nothing_is_left(&engine);
+}
+
+#[test]
+fn one_that_is_called_off_before_it_is_made_is_removed() {
+    let Some((mut engine, image)) = world() else { return };
+    engine.ask(PauseQueue { group: None });
+    let made = engine.ask(request(&engine, &image, &["one"]));
+    let create = tasks_of(&engine, made)["create clocks"].id;
+    engine.ask(CancelTask { id: create, reason: None });
+    assert_eq!(engine.task(create).status, TaskStatus::Cancelled);
+    // Whoever looks finds a task that removes it, and so does the next engine.
+    let clean =
+        wait::until("a removal to be queued", || Some(tasks_of(&engine, made).get("clean clocks")?.id));
+    engine.ask(CancelTask { id: clean, reason: None });
+    engine.kill();
+    engine.start();
+    wait::until("another removal to be queued", || {
+        (tasks_of(&engine, made).get("clean clocks")?.id != clean).then_some(())
+    });
+    engine.ask(ResumeQueue { group: None });
+    wait_for(&engine, made, EnvironmentStatus::Cleaned);
+    nothing_is_left(&engine);
+}
+
+/// One that no task works on although it is not at rest says so, whatever it says already, and is left alone
+/// while a task holds its lock.
+#[tokio::test]
+async fn one_that_was_left_at_work_is_in_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = orchestrator_tests::queue::queue(directory.path(), 4);
+    let asked: EnvironmentRequest = serde_json::from_value(
+        serde_json::json!({"config": {"type": "single_taskserv", "taskserv": "redis"}}),
+    )
+    .unwrap();
+    for (status, said) in [
+        (EnvironmentStatus::Creating, None),
+        (EnvironmentStatus::RunningTests, Some("2 of 3 tests failed")),
+        (EnvironmentStatus::Cleaning, Some("the disk is full")),
+    ] {
+        let made = queue.create_environment("test", &asked, "redis").await.unwrap();
+        queue
+            .update_environment(made.environment, &|environment| {
+                if status == EnvironmentStatus::RunningTests {
+                    environment.status = EnvironmentStatus::Ready;
+                }
+            })
+            .await
+            .unwrap();
+        queue
+            .update_environment(made.environment, &|environment| {
+                environment.status = status;
+                environment.error = said.map(String::from);
+            })
+            .await
+            .unwrap();
+        queue.abandon_environment(made.environment).await.unwrap();
+        assert_eq!(queue.environment(made.environment).await.unwrap().status, status, "its task is pending");
+        let claimed = queue.claim(queue.next().unwrap()).await.unwrap().unwrap();
+        queue.abandon_environment(made.environment).await.unwrap();
+        assert_eq!(queue.environment(made.environment).await.unwrap().status, status, "its task runs");
+        let ending = Ending::bare(AttemptOutcome::Failed, None);
+        queue.finish(claimed.task.id, claimed.task.fence, &ending).await.unwrap();
+        queue.abandon_environment(made.environment).await.unwrap();
+        let left = queue.environment(made.environment).await.unwrap();
+        assert_eq!(left.status, EnvironmentStatus::Error);
+        let why = left.error.unwrap();
+        assert!(said.map_or(why.contains("creating"), |said| why == said), "{why}");
+    }
 }
 
 #[test]

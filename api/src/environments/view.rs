@@ -156,6 +156,7 @@ impl From<protocol::Environment> for EnvironmentView {
             // How the engine goes on where it was; not shown here.
             partitions: _,
             runs: _,
+            run_task: _,
             results,
             task,
             error,

@@ -500,6 +500,7 @@ pub fn environment() -> Environment {
             .collect(),
         partitions: Vec::new(),
         runs: 1,
+        run_task: None,
         results: vec![
             TestResult {
                 node: "etcd-01".into(),

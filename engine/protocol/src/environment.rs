@@ -98,6 +98,11 @@ impl EnvironmentStatus {
         Self::Error,
     ];
 
+    /// Whether a task works on an environment in this state, as long as nothing has gone wrong.
+    pub fn is_at_work(self) -> bool {
+        matches!(self, Self::Creating | Self::RunningTests | Self::Cleaning)
+    }
+
     /// Whether an environment in this state may come into another. To stay is always legal, so that a
     /// step can be repeated.
     pub fn may_become(self, next: Self) -> bool {
@@ -592,6 +597,9 @@ pub struct Environment {
     /// How many runs were begun.
     #[serde(default)]
     pub runs: u64,
+    /// The task of the newest run: another attempt of it goes on with its results, another task does not.
+    #[serde(default)]
+    pub run_task: Option<TaskId>,
     /// What the newest run found.
     #[serde(default)]
     pub results: Vec<TestResult>,

@@ -14,9 +14,12 @@ use orchestrator_protocol::environment::{
 use orchestrator_protocol::name;
 use orchestrator_protocol::submit::{Submitted, SubmittedTask};
 use orchestrator_protocol::task::{Action, RetryPolicy, Task, TaskId, TaskStatus, Work, Workflow};
-use orchestrator_storage::{Expect, Fields, Filter, Key, Order, Query, Record, Table};
+use orchestrator_storage::{
+    Change, Expect, Fields, Filter, Key, Operation, Order, Query, Record, StoreError, Table,
+};
 
 use super::Queue;
+use super::draft::lock_key;
 use super::finish::{Ending, Verdict, judge};
 use super::submit::MAX_RETRIES;
 use crate::records;
@@ -34,6 +37,11 @@ const PAGE: usize = 500;
 
 fn key(id: EnvironmentId) -> Key {
     Key::new(Table::Environment, id.to_string())
+}
+
+/// The lock that every task about an environment holds.
+fn environment_lock(id: EnvironmentId) -> String {
+    format!("environment:{id}")
 }
 
 fn fields(environment: &Environment) -> Fields {
@@ -89,6 +97,7 @@ impl Queue {
             nodes: Vec::new(),
             partitions: Vec::new(),
             runs: 0,
+            run_task: None,
             results: Vec::new(),
             task: None,
             error: None,
@@ -262,7 +271,34 @@ impl Queue {
             let put = records::put(key(id), fields(&after), &after, Expect::Revision(record.revision))?;
             match self.store.commit(vec![put]).await {
                 Ok(_) => return Ok(after),
-                Err(orchestrator_storage::StoreError::Conflict { .. }) => tokio::task::yield_now().await,
+                Err(StoreError::Conflict { .. }) => tokio::task::yield_now().await,
+                Err(error) => return Err(records::storage_error(error)),
+            }
+        }
+    }
+
+    /// Says of an environment that is not at rest, and that no task works on or is about to, that it is in
+    /// `error`. Does nothing to any other; nobody takes it up in between.
+    pub async fn abandon_environment(&self, id: EnvironmentId) -> Result<(), Error> {
+        loop {
+            let record = self.store.get(&key(id)).await.map_err(records::storage_error)?;
+            let Some(record) = record else { return Ok(()) };
+            let mut environment: Environment = records::read(&record)?;
+            let lock = lock_key(&environment_lock(id));
+            let is_held = self.store.get(&lock).await.map_err(records::storage_error)?.is_some();
+            if !environment.status.is_at_work() || is_held || !self.open_tasks(id).await?.is_empty() {
+                return Ok(());
+            }
+            let was = environment.status;
+            environment.status = EnvironmentStatus::Error;
+            environment.error.get_or_insert_with(|| format!("the task that left it '{was}' has ended"));
+            let expect = Expect::Revision(record.revision);
+            let put = records::put(key(id), fields(&environment), &environment, expect)?;
+            // Whoever works on it holds its lock from the claim on.
+            let check = Operation { key: lock, expect: Expect::Absent, change: Change::Check };
+            match self.store.commit(vec![put, check]).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Conflict { .. }) => tokio::task::yield_now().await,
                 Err(error) => return Err(records::storage_error(error)),
             }
         }
@@ -319,11 +355,6 @@ impl Queue {
         }
     }
 
-    /// Whether a task about an environment has not ended.
-    pub async fn is_worked_on(&self, id: EnvironmentId) -> Result<bool, Error> {
-        Ok(!self.open_tasks(id).await?.is_empty())
-    }
-
     /// The tasks about an environment that have not ended, workflows left out.
     async fn open_tasks(&self, id: EnvironmentId) -> Result<Vec<Task>, Error> {
         let mut query = Query {
@@ -371,7 +402,7 @@ impl Queue {
             parent: workflow.map(|workflow| workflow.id),
             priority: environment.request.priority,
             labels: [(ENVIRONMENT_LABEL.to_owned(), environment.id.to_string())].into(),
-            lock: Some(format!("environment:{}", environment.id)),
+            lock: Some(environment_lock(environment.id)),
             retry,
             ..self.new_task(&title, Work::Action(action), &group(&environment.request))
         }

@@ -1,6 +1,6 @@
 //! What a run is asked to do, checked against the nodes that there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,32 @@ const MAX_SCRIPT_BYTES: u64 = 16 * 1024 * 1024;
 /// The longest that a script may be given on a node, in milliseconds: a day.
 const MAX_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// A run holds so many tests, and so many faults, at most: each result is kept in the environment's record.
+pub const MAX_STEPS: usize = 100;
+
+/// How the results of the engine's own tests are called. No script may be called so.
+const RESERVED: [&str; 4] = ["verify ", "install ", "fault ", "disk limits"];
+
 /// Checks a run for an environment with these nodes. The `field` of an error is `prefix` and the path from
 /// there, such as `run.tests[0].script` with the prefix `run.`.
 pub fn check_run(run: &RunOptions, nodes: &[&str], cwd: Option<&str>, prefix: &str) -> Result<(), Error> {
+    for (field, count) in [("tests", run.tests.len()), ("faults", run.faults.len())] {
+        if count > MAX_STEPS {
+            let message = format!("a run has at most {MAX_STEPS} {field}, and not {count}");
+            return Err(refuse(format!("{prefix}{field}"), message));
+        }
+    }
+    let mut index_by_result: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (index, test) in run.tests.iter().enumerate() {
+        let on: Vec<&str> = test.nodes.iter().map(String::as_str).collect();
+        for node in if on.is_empty() { nodes } else { &on } {
+            if let Some(first) = index_by_result.insert((*node, test_name(test)), index) {
+                let name = test_name(test);
+                let message =
+                    format!("'{name}' is also tests[{first}] on '{node}': give one of them another `name`");
+                return Err(refuse(format!("{prefix}tests[{index}].name"), message));
+            }
+        }
         check_test(test, nodes, cwd, &format!("{prefix}tests[{index}]"))?;
     }
     for (index, step) in run.faults.iter().enumerate() {
@@ -52,6 +74,12 @@ pub fn check_fault(fault: &Fault, nodes: &[&str], field: &str) -> Result<(), Err
     }
 }
 
+/// What the results of a script are called: as it says, or as its file.
+pub fn test_name(test: &TestScript) -> &str {
+    let file = || Path::new(&test.script).file_name().and_then(|name| name.to_str());
+    test.name.as_deref().or_else(file).unwrap_or("script")
+}
+
 /// The file of a script, seen from the request's directory.
 ///
 /// # Errors
@@ -75,6 +103,11 @@ fn check_test(test: &TestScript, nodes: &[&str], cwd: Option<&str>, field: &str)
     if let Some(name) = &test.name {
         name::word("test name", name)
             .map_err(|invalid| Error::from(invalid).with_field(format!("{field}.name")))?;
+    }
+    if let Some(reserved) = RESERVED.iter().find(|reserved| test_name(test).starts_with(**reserved)) {
+        let message =
+            format!("a test's name must not begin with '{}': the engine's own do", reserved.trim_end());
+        return Err(refuse(format!("{field}.name"), message));
     }
     for (index, node) in test.nodes.iter().enumerate() {
         check_node(node, nodes, format!("{field}.nodes[{index}]"))?;

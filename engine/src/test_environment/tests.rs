@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orchestrator_protocol::Error;
-use orchestrator_protocol::environment::EnvironmentRequest;
+use orchestrator_protocol::environment::{EnvironmentRequest, RunOptions};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -248,7 +248,7 @@ fn a_run_names_what_is_there() {
         plan(request).map_err(|error| (error.field.unwrap(), error.message))
     };
     let here = Some(cwd.path());
-    let good = json!({"tests": [{"script": "good.sh", "nodes": ["n2"], "timeout_ms": 1000}, {"script": absolute}],
+    let good = json!({"tests": [{"script": "good.sh", "nodes": ["n2"], "timeout_ms": 1000}, {"script": absolute, "name": "everywhere"}],
         "faults": [{"fault": {"kind": "kill", "node": "n1"}}, {"fault": {"kind": "partition", "nodes": ["n2"]}},
                    {"fault": {"kind": "heal"}}]});
     run(good.clone(), here).unwrap();
@@ -464,5 +464,48 @@ fn the_projects_topologies_can_be_asked_for() {
         let request: EnvironmentRequest = serde_json::from_value(json!({"config": config})).unwrap();
         let planned = Blueprint::plan(&request, &library, &Defaults { base_image: "base:1".into() });
         assert!(planned.is_ok(), "{}: {planned:?}", named.name);
+    }
+}
+
+#[test]
+fn the_results_of_a_run_can_be_told_apart_and_are_not_too_many() {
+    let directory = tempfile::tempdir().unwrap();
+    let cwd = directory.path().to_str().unwrap();
+    std::fs::write(directory.path().join("look.sh"), "#!/bin/sh\n").unwrap();
+    let check = |run: serde_json::Value| {
+        let run: RunOptions = serde_json::from_value(run).unwrap();
+        check_run(&run, &["a", "b"], Some(cwd), "run.").map_err(|error| (error.field.unwrap(), error.message))
+    };
+    let look = |nodes: serde_json::Value, name: Option<&str>| json!({"script": "look.sh", "nodes": nodes, "name": name});
+    let apart = [
+        json!([look(json!(["a"]), None), look(json!(["b"]), None)]),
+        json!([look(json!([]), Some("first")), look(json!([]), Some("second")), look(json!([]), None)]),
+    ];
+    for tests in apart {
+        check(json!({"tests": tests})).unwrap();
+    }
+    let alike = [
+        json!([look(json!([]), None), look(json!([]), None)]),
+        json!([look(json!(["b"]), None), look(json!([]), Some("look.sh"))]),
+        json!([look(json!(["a"]), Some("x")), look(json!(["b", "a"]), Some("x"))]),
+        json!([look(json!(["a", "a"]), Some("x"))]),
+    ];
+    for tests in alike {
+        let (field, message) = check(json!({"tests": tests})).unwrap_err();
+        assert!(field.starts_with("run.tests[") && field.ends_with("].name"), "{field}");
+        assert!(message.contains("another `name`"), "{message}");
+    }
+    let (field, message) = check(json!({"tests": [look(json!([]), Some("verify redis"))]})).unwrap_err();
+    assert_eq!((field.as_str(), message.contains("verify")), ("run.tests[0].name", true), "{message}");
+
+    let tests =
+        |count: usize| (0..count).map(|n| look(json!([]), Some(&format!("t{n}")))).collect::<Vec<_>>();
+    let faults = |count: usize| vec![json!({"fault": {"kind": "heal"}}); count];
+    check(json!({"tests": tests(100), "faults": faults(100)})).unwrap();
+    for (run, field) in
+        [(json!({"tests": tests(101)}), "run.tests"), (json!({"faults": faults(101)}), "run.faults")]
+    {
+        let (named, message) = check(run).unwrap_err();
+        assert_eq!((named.as_str(), message.contains("at most 100")), (field, true), "{message}");
     }
 }

@@ -117,11 +117,12 @@ impl TestOrchestrator {
         left.retain(&is_left_behind);
         // These and no others: what appears from now on may belong to a record that was not read.
         let removed = left.names();
-        self.remove_until_gone(&left).await?;
+        let is_removed = self.remove_until_gone(&left).await;
         let ids: BTreeSet<EnvironmentId> = environments.iter().map(|environment| environment.id).collect();
         if let Err(problem) = self.logs.keep_only(&|id| ids.contains(&id)) {
             tracing::warn!(%problem, "old logs of nodes could not be removed");
         }
+        is_removed?;
         let now = Utc::now();
         let is_over = |status| matches!(status, EnvironmentStatus::Cleaned | EnvironmentStatus::Cleaning);
         let expired = environments.iter().filter(|it| it.expires_at <= now && !is_over(it.status));
@@ -134,8 +135,14 @@ impl TestOrchestrator {
             self.docker.networks(labels),
             self.docker.volumes(labels)
         )?;
+        // Whoever starts a container from an image of ours gets its labels too, but not a name of ours.
+        let is_ours = |it: &containers::Container| names::is_ours(&it.name);
         Ok(Things {
-            containers: containers.into_iter().map(|it| (it.id, it.name, it.labels)).collect(),
+            containers: containers
+                .into_iter()
+                .filter(is_ours)
+                .map(|it| (it.id, it.name, it.labels))
+                .collect(),
             networks: networks.into_iter().map(|it| (it.id, it.name, it.labels)).collect(),
             volumes: volumes.into_iter().map(|it| (it.name.clone(), it.name, it.labels)).collect(),
         })
@@ -177,17 +184,11 @@ impl TestOrchestrator {
 
     async fn remove(&self, things: &Things) -> containers::Result<()> {
         let containers = things.containers.iter().map(|(id, _, _)| self.docker.remove_container(id));
-        all(join_all(containers).await)?;
-        // They can go when no container uses them any more.
+        let containers = join_all(containers).await;
+        // They can go when no container uses them any more. One that cannot be removed keeps its own only.
         let networks = things.networks.iter().map(|(id, _, _)| self.docker.remove_network(id));
         let volumes = things.volumes.iter().map(|(name, _, _)| self.docker.remove_volume(name));
         let (networks, volumes) = futures::join!(join_all(networks), join_all(volumes));
-        all(networks)?;
-        all(volumes)
+        containers.into_iter().chain(networks).chain(volumes).collect()
     }
-}
-
-/// The first of several problems, after everything has been tried.
-fn all(results: Vec<containers::Result<()>>) -> containers::Result<()> {
-    results.into_iter().collect()
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::future::try_join_all;
+use futures::future::join_all;
 use orchestrator_protocol::Error;
 use orchestrator_protocol::environment::{Environment, EnvironmentId, EnvironmentStatus, Fault};
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,9 @@ impl TestOrchestrator {
 
     /// Does something to nodes.
     pub(super) async fn apply(&self, target: Target<'_>, fault: &Fault) -> Result<(), Failure> {
-        let places = places(target.environment);
+        // As it is now: a step before this may have changed it.
+        let environment = self.environment(target.environment.id).await?;
+        let places = places(&environment);
         let place = |node: &String| {
             let message = || format!("node '{node}' has no container");
             places.get(node).ok_or_else(|| Failure::permanent(Error::conflict(message())))
@@ -100,13 +102,10 @@ impl TestOrchestrator {
             Fault::Pause { node } => Ok(self.docker.pause(&place(node)?.container).await?),
             Fault::Unpause { node } => Ok(self.docker.unpause(&place(node)?.container).await?),
             Fault::Restart { node } => self.restart(target, place(node)?).await,
-            Fault::Partition { nodes } => {
-                let environment = self.note_partitions(target, |all| all.push(nodes.clone())).await?;
-                self.neighbours(&environment, "cut").await
-            }
+            Fault::Partition { nodes } => self.partition(&environment, nodes).await,
             Fault::Heal {} => {
-                self.neighbours(target.environment, "heal").await?;
-                self.note_partitions(target, Vec::clear).await.map(drop)
+                self.neighbours(&environment, &cuts(&environment), "heal").await?;
+                self.note_partitions(environment.id, Vec::clear).await.map(drop)
             }
         }
     }
@@ -155,32 +154,65 @@ impl TestOrchestrator {
         Ok(())
     }
 
+    /// Cuts nodes off. It is noted before it is done, so that an engine that dies in between can heal it, and
+    /// undone where a node refuses it.
+    async fn partition(&self, before: &Environment, nodes: &[String]) -> Result<(), Failure> {
+        let side: BTreeSet<&String> = nodes.iter().collect();
+        let side: Vec<String> = side.into_iter().cloned().collect();
+        let note = |all: &mut Vec<Vec<String>>| {
+            if !all.contains(&side) {
+                all.push(side.clone());
+            }
+        };
+        let environment = self.note_partitions(before.id, note).await?;
+        let Err(refused) = self.neighbours(&environment, &cuts(&environment), "cut").await else {
+            return Ok(());
+        };
+        if before.partitions.contains(&side) {
+            return Err(refused);
+        }
+        let rest = |all: &mut Vec<Vec<String>>| all.retain(|known| *known != side);
+        let environment = self.note_partitions(before.id, rest).await?;
+        let mut undone = cuts(&Environment { partitions: vec![side.clone()], ..environment.clone() });
+        let kept = cuts(&environment);
+        for (node, addresses) in &mut undone {
+            addresses.retain(|address| kept.get(node).is_none_or(|kept| !kept.contains(address)));
+        }
+        if let Err(problem) = self.neighbours(&environment, &undone, "heal").await {
+            tracing::warn!(environment = %environment.id, %problem, "a partition that was refused cannot be undone");
+        }
+        Err(refused)
+    }
+
     async fn note_partitions(
         &self,
-        target: Target<'_>,
+        id: EnvironmentId,
         change: impl Fn(&mut Vec<Vec<String>>) + Send + Sync,
     ) -> Result<Environment, Failure> {
-        let id = target.environment.id;
         Ok(self.environments.update(id, &|environment| change(&mut environment.partitions)).await?)
     }
 
-    /// Cuts, or heals, all connections between the sides of all partitions. A node that is down is told when
-    /// it is started.
-    async fn neighbours(&self, environment: &Environment, word: &str) -> Result<(), Failure> {
+    /// Cuts, or heals, connections, by the addresses for each node. All nodes are tried. One that is down is
+    /// told when it is started.
+    async fn neighbours(
+        &self,
+        environment: &Environment,
+        cuts: &BTreeMap<String, Vec<String>>,
+        word: &str,
+    ) -> Result<(), Failure> {
         let places = places(environment);
-        let told = cuts(environment).into_iter().filter_map(|(node, cut)| Some((places.get(&node)?, cut)));
-        try_join_all(told.map(|(place, cut)| async move {
+        let told = cuts.iter().filter_map(|(node, cut)| Some((places.get(node)?, cut)));
+        let done = join_all(told.map(|(place, cut)| async move {
             match self.state(place).await? {
-                ContainerState::Running => self.tell(place, word, &cut).await,
+                ContainerState::Running => self.tell(place, word, cut).await,
                 ContainerState::Paused => {
                     let message = format!("node '{}' is paused: it cannot be cut off or healed", place.node);
                     Err(Failure::permanent(Error::conflict(message)))
                 }
                 _ => Ok(()),
             }
-        }))
-        .await
-        .map(drop)
+        }));
+        done.await.into_iter().collect()
     }
 
     async fn tell(&self, place: &Place, word: &str, addresses: &[String]) -> Result<(), Failure> {

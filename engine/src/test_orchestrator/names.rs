@@ -74,6 +74,11 @@ pub(super) fn prepared_labels(options: &Options, digest: &str, kind: &str) -> La
     labels
 }
 
+/// Whether a container has a name that an engine gives.
+pub(super) fn is_ours(container: &str) -> bool {
+    container.starts_with("orchestrator-")
+}
+
 /// The name of an environment's network.
 pub(super) fn network(id: EnvironmentId) -> String {
     format!("orchestrator-{id}")

@@ -11,6 +11,7 @@ use orchestrator_protocol::Error;
 use orchestrator_protocol::environment::{
     Environment, EnvironmentId, EnvironmentStatus, Fault, RunOptions, TestResult, TestScript,
 };
+use orchestrator_protocol::task::TaskId;
 use serde_json::{Value, json};
 
 use super::inject::Target;
@@ -19,7 +20,7 @@ use super::step::{BASE, Order, Outcome, STEP_SH};
 use super::watch::Watch;
 use super::{Context, Count, Failure, Place, TestOrchestrator, address_by_node, names, places};
 use crate::containers::ContainerState;
-use crate::test_environment::{Blueprint, NodePlan, check_run, script_path};
+use crate::test_environment::{Blueprint, NodePlan, check_run, script_path, test_name};
 
 /// How long a script may take that does not say.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(600);
@@ -47,7 +48,8 @@ impl Run<'_> {
 }
 
 impl TestOrchestrator {
-    /// Runs the tests of an environment.
+    /// Runs the tests of an environment, for a task. Another attempt of the same task goes on where the one
+    /// before it broke off.
     ///
     /// # Errors
     /// A test that fails is a permanent failure, and the record is in `failed`; where the run itself does
@@ -55,6 +57,7 @@ impl TestOrchestrator {
     pub async fn run(
         &self,
         id: EnvironmentId,
+        task: TaskId,
         options: &RunOptions,
         cwd: Option<&Path>,
         context: &Context,
@@ -64,11 +67,13 @@ impl TestOrchestrator {
             let message = format!("environment '{id}' is '{}': it has never been ready", before.status);
             return Err(Failure::permanent(Error::conflict(message)));
         }
-        let is_going_on = before.status == EnvironmentStatus::RunningTests;
         let environment = self
             .turn(id, EnvironmentStatus::RunningTests, &|environment| {
+                let is_going_on =
+                    before.status == EnvironmentStatus::RunningTests && environment.run_task == Some(task);
                 if !is_going_on {
                     environment.runs += 1;
+                    environment.run_task = Some(task);
                     environment.results.clear();
                     environment.error = None;
                 }
@@ -118,7 +123,7 @@ impl TestOrchestrator {
                 let label = format!("fault {}: {}", index + 1, in_words(&step.fault));
                 self.test_fault(run, &step.fault, &label).await?;
                 if step.verify {
-                    let up = self.up(environment).await?;
+                    let up = self.reachable(environment.id).await?;
                     let up: Vec<&str> = up.iter().map(String::as_str).collect();
                     self.verify(run, &up, &format!("fault{index}-"), &format!(" after {label}")).await?;
                 }
@@ -150,7 +155,7 @@ impl TestOrchestrator {
     /// Brings the taskservs as they are now to the nodes that are up: a verification that was mended since
     /// they were made is the one that runs.
     async fn bring_scripts(&self, run: Run<'_>) -> Result<(), Failure> {
-        let (up, places) = (self.up(run.environment).await?, places(run.environment));
+        let (up, places) = (self.up(run.environment.id).await?, places(run.environment));
         let nodes = run.blueprint.nodes.iter().filter(|node| up.contains(&node.config.name));
         try_join_all(nodes.filter_map(|node| {
             let place = places.get(&node.config.name)?;
@@ -201,8 +206,7 @@ impl TestOrchestrator {
         let unreadable =
             |error| Error::invalid(format!("the script {} cannot be read: {error}", path.display()));
         let content = std::fs::read(path).map_err(unreadable)?;
-        let file = path.file_name().and_then(|name| name.to_str()).unwrap_or("script");
-        let name = test.name.clone().unwrap_or_else(|| file.to_owned());
+        let name = test_name(test).to_owned();
         let folder = format!("tests/{}", run.about(&index.to_string()));
         let archive = script_archive(&folder, &content).map_err(unreadable)?;
         let places = places(run.environment);
@@ -316,9 +320,17 @@ impl TestOrchestrator {
         .map(drop)
     }
 
+    /// The nodes that run and that no partition has cut off from the others.
+    async fn reachable(&self, id: EnvironmentId) -> Result<Vec<String>, Failure> {
+        let partitions = self.environment(id).await?.partitions;
+        let mut up = self.up(id).await?;
+        up.retain(|node| !partitions.iter().any(|side| side.contains(node)));
+        Ok(up)
+    }
+
     /// The nodes that run.
-    async fn up(&self, environment: &Environment) -> Result<Vec<String>, Failure> {
-        let found = self.docker.containers(&names::of_environment(&self.options, environment.id)).await?;
+    async fn up(&self, id: EnvironmentId) -> Result<Vec<String>, Failure> {
+        let found = self.docker.containers(&names::of_environment(&self.options, id)).await?;
         let up = found.into_iter().filter(|container| container.state == ContainerState::Running);
         Ok(up.filter_map(|mut container| container.labels.remove(names::NODE)).collect())
     }

@@ -1,6 +1,7 @@
 //! A container engine in memory that fails at every call, and engines that die there.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use orchestrator_engine::containers::calls::Call;
@@ -8,7 +9,8 @@ use orchestrator_engine::containers::scripted::{Outputs, Scripted, Strike, print
 use orchestrator_engine::containers::{
     Container, ContainerError, ContainerManager, ContainerSpec, ExecSpec, NetworkSpec,
 };
-use orchestrator_protocol::environment::EnvironmentStatus;
+use orchestrator_protocol::environment::{EnvironmentStatus, Fault};
+use orchestrator_protocol::task::TaskId;
 use serde_json::{Value, json};
 
 use crate::support::{World, cluster, image, small};
@@ -322,14 +324,108 @@ async fn a_run_goes_on_where_it_was() {
     let id = world.made(two_nodes()).await;
     docker.fail(Call::CreateExec, 2, Strike::Before, away());
     let options = serde_json::from_value(json!({})).unwrap();
-    world.orchestrator.run(id, &options, None, &world.context()).await.unwrap_err();
+    let task = TaskId::generate();
+    world.orchestrator.run(id, task, &options, None, &world.context()).await.unwrap_err();
     world.change(id, |record| record.status = EnvironmentStatus::RunningTests);
     let before = docker.calls().of(Call::CreateExec);
     let next = world.another();
-    next.run(id, &options, None, &world.context()).await.unwrap();
+    next.run(id, task, &options, None, &world.context()).await.unwrap();
     assert_eq!(docker.calls().of(Call::CreateExec), before + 1);
     let record = world.record(id);
     assert_eq!((record.status, record.runs, record.results.len()), (EnvironmentStatus::Passed, 1, 2));
-    next.run(id, &options, None, &world.context()).await.unwrap();
+    next.run(id, TaskId::generate(), &options, None, &world.context()).await.unwrap();
     assert_eq!(world.record(id).runs, 2);
+}
+
+/// What another task's run has left is not taken for what this one has found.
+#[tokio::test]
+async fn a_run_of_another_task_begins_anew() {
+    let (world, docker) = world();
+    let id = world.made(two_nodes()).await;
+    docker.fail(Call::CreateExec, 2, Strike::Before, away());
+    let options = serde_json::from_value(json!({})).unwrap();
+    world.orchestrator.run(id, TaskId::generate(), &options, None, &world.context()).await.unwrap_err();
+    let found = world.record(id).results.len();
+    assert_eq!(found, 1);
+    // So a record is left by an engine that had no time for a last word.
+    world.change(id, |record| record.status = EnvironmentStatus::RunningTests);
+    let before = docker.calls().of(Call::CreateExec);
+    world.another().run(id, TaskId::generate(), &options, None, &world.context()).await.unwrap();
+    assert_eq!(docker.calls().of(Call::CreateExec), before + 2);
+    let record = world.record(id);
+    assert_eq!((record.status, record.runs, record.results.len()), (EnvironmentStatus::Passed, 2, 2));
+}
+
+/// One thing that cannot be removed keeps its own network and volume, and nothing else.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_removed_keeps_no_other() {
+    let (world, docker) = world();
+    let request = || {
+        let node = |name| json!({"name": name, "volumes": [{"name": "data", "path": "/data"}]});
+        cluster(json!([node("a"), node("b")]))
+    };
+    let (stuck, other) = (world.made(request()).await, world.made(request()).await);
+    for id in [stuck, other] {
+        world.forget(id);
+    }
+    // It is the first of four in each round.
+    let refused = || ContainerError::Refused { doing: "to remove".into(), reason: "device is busy".into() };
+    for nth in (1..=60).step_by(4) {
+        docker.fail(Call::RemoveContainer, nth, Strike::Before, refused());
+    }
+    let failure = world.orchestrator.reconcile().await.unwrap_err();
+    assert!(failure.message.contains("device is busy"), "{failure}");
+    let left = world.things().await;
+    assert_eq!(left.len(), 3, "{left:?}");
+    let whose = if left[0].contains(&stuck.to_string()) { stuck } else { other };
+    assert!(left.iter().all(|name| name.contains(&whose.to_string())), "{left:?}");
+}
+
+/// A partition that a node refuses is undone and forgotten; one that is asked for twice is one.
+#[tokio::test]
+async fn a_partition_is_whole_or_not_at_all() {
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&told);
+    let refusing = Arc::new(AtomicBool::new(true));
+    let refuses = Arc::clone(&refusing);
+    let docker =
+        Arc::new(Scripted::new(move |container: &Container, spec: &ExecSpec| match &spec.command[..] {
+            [_, _, _, _, word, ..] if word == "cut" || word == "heal" => {
+                let node = &container.labels["orchestrator.node"];
+                heard.lock().unwrap().push(format!("{word} {node}"));
+                let is_refused = word == "cut" && node == "b" && refuses.load(Ordering::Relaxed);
+                if is_refused { printed("it has no tools", 1) } else { printed("", 0) }
+            }
+            _ => steps(container, spec),
+        }));
+    docker.add_image(&image());
+    let world = World::new(docker.clone());
+    let nodes = ["a", "b", "c"].map(|name| json!({"name": name}));
+    let id = world.made(cluster(json!(nodes))).await;
+    let cut = |nodes: &[&str]| Fault::Partition { nodes: nodes.iter().map(|node| (*node).into()).collect() };
+
+    let refused = world.orchestrator.inject(id, &cut(&["a"])).await.unwrap_err();
+    assert!(refused.message.contains("node 'b'") && refused.message.contains("no tools"), "{refused}");
+    assert_eq!(world.record(id).partitions, [[""; 0]; 0]);
+    let all = std::mem::take(&mut *told.lock().unwrap());
+    for word in ["cut a", "cut b", "cut c", "heal a", "heal c"] {
+        assert!(all.contains(&word.to_owned()), "{word} of {all:?}");
+    }
+    // It is not cut off when it is started again.
+    world.orchestrator.inject(id, &Fault::Restart { node: "b".into() }).await.unwrap();
+    assert_eq!(*told.lock().unwrap(), [""; 0]);
+
+    refusing.store(false, Ordering::Relaxed);
+    for nodes in [["a", "b"], ["b", "a"]] {
+        world.orchestrator.inject(id, &cut(&nodes)).await.unwrap();
+        assert_eq!(world.record(id).partitions, [["a", "b"]]);
+    }
+    // Another one that is refused leaves it as it is.
+    refusing.store(true, Ordering::Relaxed);
+    told.lock().unwrap().clear();
+    world.orchestrator.inject(id, &cut(&["b"])).await.unwrap_err();
+    assert_eq!(world.record(id).partitions, [["a", "b"]]);
+    let healed: Vec<String> =
+        told.lock().unwrap().iter().filter(|word| word.starts_with("heal")).cloned().collect();
+    assert!(!healed.contains(&"heal c".to_owned()), "c stays cut off from b: {healed:?}");
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use orchestrator_protocol::environment::{EnvironmentLogs, EnvironmentStatus};
+use orchestrator_engine::containers::ContainerSpec;
+use orchestrator_protocol::environment::{EnvironmentId, EnvironmentLogs, EnvironmentStatus};
 use orchestrator_protocol::event::Item;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{cluster, on_docker, small};
+use crate::support::{World, cluster, on_docker, small};
 
 /// Redis from nothing, and from the prepared image: then nothing is installed.
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +37,20 @@ async fn redis_is_installed_once() {
         assert!(!log.contains("Setting up") && !log.contains("preparing"), "{log}");
         assert!(world.run(second, json!({})).await.is_ok());
 
+        // What somebody makes of a prepared image is theirs, although it has the image's labels.
+        let theirs = ContainerSpec {
+            name: format!("theirs-{mark}"),
+            image: prepared_image(&world, second).await,
+            network: "none".into(),
+            ..ContainerSpec::default()
+        };
+        let theirs = world.docker.create_container(&theirs).await.unwrap();
+        let labels = world.docker.container(&theirs).await.unwrap().unwrap().labels;
+        assert_eq!(labels.get("orchestrator.data"), Some(&world.options.owner));
+        world.orchestrator.reconcile().await.unwrap();
+        assert!(world.docker.container(&theirs).await.unwrap().is_some());
+        world.docker.remove_container(&theirs).await.unwrap();
+
         // What must differ between machines does.
         let id_of = |id| world.on(id, "redis", "cat /etc/machine-id");
         assert_ne!(id_of(first).await, id_of(second).await);
@@ -49,6 +64,12 @@ async fn redis_is_installed_once() {
         assert!(pruned.bytes > 0);
     })
     .await;
+}
+
+/// The image that the first node of an environment is made from.
+async fn prepared_image(world: &World, id: EnvironmentId) -> String {
+    let container = world.record(id).nodes[0].container.clone().unwrap();
+    world.docker.container(&container).await.unwrap().unwrap().image
 }
 
 /// Lines come while the script that prints them runs, and the listener is let go when nothing runs any more.

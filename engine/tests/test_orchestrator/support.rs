@@ -17,6 +17,7 @@ use orchestrator_protocol::environment::{
     Environment, EnvironmentId, EnvironmentLogs, EnvironmentStatus, NodeLine, RunOptions,
 };
 use orchestrator_protocol::event::Item;
+use orchestrator_protocol::task::TaskId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -121,6 +122,7 @@ impl World {
             nodes: Vec::new(),
             partitions: Vec::new(),
             runs: 0,
+            run_task: None,
             results: Vec::new(),
             task: None,
             error: None,
@@ -172,7 +174,7 @@ impl World {
     pub async fn run(&self, id: EnvironmentId, options: Value) -> Result<Value, String> {
         let options: RunOptions = serde_json::from_value(options).unwrap();
         let cwd = self.directory.path();
-        let done = self.orchestrator.run(id, &options, Some(cwd), &self.context()).await;
+        let done = self.orchestrator.run(id, TaskId::generate(), &options, Some(cwd), &self.context()).await;
         done.map_err(|failure| {
             assert!(failure.permanent, "{failure}");
             failure.error.message

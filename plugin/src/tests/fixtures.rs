@@ -80,6 +80,7 @@ pub fn environment(status: EnvironmentStatus) -> Environment {
         nodes: Vec::new(),
         partitions: Vec::new(),
         runs: 1,
+        run_task: None,
         results: Vec::new(),
         task: None,
         error: None,
