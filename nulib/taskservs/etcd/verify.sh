@@ -13,20 +13,26 @@ last_line() { printf '%s\n' "$1" | tail -n 1; }
 command -v etcdctl >/dev/null || refuse "etcd is not installed"
 is_running || refuse "etcd does not run: $(last_words)"
 
+# Asks until there is an answer. While the members choose another leader, after one has died or come back,
+# nothing is written or read: a few seconds. Leaves the answer in `answer`.
+end=$(($(date +%s) + 15))
+eventually() {
+    until answer=$(ask "$@" 2>&1); do
+        [ "$(date +%s)" -lt "$end" ] || return 1
+        sleep 0.5
+    done
+}
+
 key=/taskserv/verify/$TASKSERV_SERVER/$$
 value=$(date +%s%N)
-# Where the leader has just died, nothing is written until the others have another: a few seconds.
-end=$(($(date +%s) + 15))
-until answer=$(ask put "$key" "$value" 2>&1); do
-    [ "$(date +%s)" -lt "$end" ] || refuse "etcd does not take a value on port $TASKSERV_PARAM_PORT: $(last_line "$answer")"
-    sleep 0.5
-done
+eventually put "$key" "$value" || refuse "etcd does not take a value on port $TASKSERV_PARAM_PORT: $(last_line "$answer")"
 trap 'ask del "$key" >/dev/null 2>&1 || true' EXIT
-answer=$(ask get --print-value-only "$key" 2>&1) || refuse "etcd does not give back a value: $(last_line "$answer")"
+eventually get --print-value-only "$key" || refuse "etcd does not give back a value: $(last_line "$answer")"
 [ "$answer" = "$value" ] || refuse "etcd gives back '$answer' for '$value'"
 
 # ID, status, name, URLs for members, URLs for clients, learner. One that never started has no name yet.
-list=$(ask member list --write-out simple 2>&1) || refuse "etcd does not list its members: $(last_line "$list")"
+eventually member list --write-out simple || refuse "etcd does not list its members: $(last_line "$answer")"
+list=$answer
 known=$(printf '%s\n' "$list" | awk -F ', ' '{ print $4 }')
 missing=$(members | while read -r name address; do
     printf '%s\n' "$known" | grep -qxF "$address" || echo "$name ($address)"
@@ -35,7 +41,8 @@ done)
 
 # Endpoint, ID, version, size, whether it leads, whether it learns, term, index, applied index. `up` are the
 # members that answer, `behind` is how much of what the furthest of them has is not in this one's copy yet.
-own=$(ask endpoint status --write-out simple)
+eventually endpoint status --write-out simple || refuse "etcd does not say how it is: $(last_line "$answer")"
+own=$answer
 all=$(ask endpoint status --cluster --write-out simple 2>/dev/null || true)
 field() { printf '%s\n' "$own" | awk -F ', ' -v field="$1" '{ print $field }'; }
 up=$(printf '%s\n' "$all" | grep -c . || true)
