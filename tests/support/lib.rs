@@ -6,4 +6,6 @@ pub mod engine;
 pub mod gate;
 pub mod history;
 pub mod queue;
+#[cfg(feature = "surrealdb")]
+pub mod surrealdb;
 pub mod wait;
