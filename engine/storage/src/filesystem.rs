@@ -219,7 +219,10 @@ fn check_commit(operations: &[Operation]) -> StoreResult<()> {
             (Expect::Absent, Change::Delete) => {
                 return invalid(format!("{key} is to be removed and expected to be absent"));
             }
-            (_, Change::Put { body, .. }) => bytes += body.get().len(),
+            (_, Change::Import { revision: 0, .. }) => {
+                return invalid(format!("{key} is to be imported at revision 0"));
+            }
+            (_, Change::Put { body, .. } | Change::Import { body, .. }) => bytes += body.get().len(),
             _ => {}
         }
         bytes += key.id.len();
