@@ -66,6 +66,11 @@ pub struct Arguments {
     #[arg(long, env = "ORCHESTRATOR_STORAGE_TYPE", value_enum, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
 
+    /// Directory that holds the filesystem storage, where that is not the data directory [default: the
+    /// data directory]
+    #[arg(long, env = "ORCHESTRATOR_STORAGE_DIR", value_name = "DIR")]
+    pub storage_dir: Option<PathBuf>,
+
     /// The Nushell that runs scripts [default: nu, looked for on the PATH]
     #[arg(long, env = "ORCHESTRATOR_NU_PATH", value_name = "FILE")]
     pub nu_path: Option<PathBuf>,
@@ -113,6 +118,7 @@ struct File {
     bind: Option<IpAddr>,
     no_http: bool,
     storage_type: Option<StorageType>,
+    storage_dir: Option<PathBuf>,
     nu_path: Option<PathBuf>,
     provisioning_path: Option<PathBuf>,
     max_parallel: Option<u32>,
@@ -316,6 +322,8 @@ pub struct Config {
     pub reach: Reach,
     /// Where records live.
     pub storage_type: StorageType,
+    /// The directory that holds the filesystem storage, absolute.
+    pub storage_dir: PathBuf,
     /// The Nushell.
     pub nu_path: PathBuf,
     /// The provisioning program; `None` for the engine's own.
@@ -424,6 +432,10 @@ impl Config {
                 "max_parallel is 0, which would run nothing: use 1 or more".into(),
             ));
         }
+        let storage_dir = match arguments.storage_dir.or(file.storage_dir) {
+            Some(path) => absolute(&path)?,
+            None => data_dir.clone(),
+        };
         let RetrySettings { max_retries, base_ms, cap_ms } = file.retry;
         let (runner, runner_args) = runner_program()?;
         Ok(Self {
@@ -431,6 +443,7 @@ impl Config {
             http,
             reach: Reach { working_dir, script_roots },
             storage_type: arguments.storage_type.or(file.storage_type).unwrap_or_default(),
+            storage_dir,
             nu_path: arguments
                 .nu_path
                 .or(file.nu_path)

@@ -32,9 +32,10 @@ use crate::environments::TestEnvironments;
 use crate::queue::{Queue, QueueOptions};
 use crate::records::task_key;
 use crate::service::EngineService;
+use crate::storage::migrations::Migrations;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
-use crate::{dispatch, server};
+use crate::{dispatch, server, storage};
 
 /// Between two looks for what has had its time.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
@@ -50,7 +51,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     match config.storage_type {
         StorageType::Filesystem => {
-            let options = FilesystemOptions::new(&config.data_dir);
+            let options = FilesystemOptions::new(&config.storage_dir);
             let socket = config.socket.clone();
             let store = tokio::task::spawn_blocking(move || open_filesystem(&options, &socket)).await??;
             Ok(Arc::new(store))
@@ -102,13 +103,14 @@ impl Engine {
             .mode(0o700)
             .create(config.attempts_dir())
             .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
-        let store = open_store(&config).await?;
+        let (config, store) = storage::open_truth(config).await?;
         Self::on_store(config, store).await
     }
 
     /// The same, on a storage that is open already.
     pub async fn on_store(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
         let config = Arc::new(config);
+        let store = Arc::new(storage::switching(&config, store).await?);
         let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
         let options = QueueOptions {
             engine: Uuid::now_v7().to_string(),
@@ -118,7 +120,7 @@ impl Engine {
             group_limits: config.group_limits.clone(),
             max_parallel: config.max_parallel,
         };
-        let queue = Arc::new(Queue::new(store, options));
+        let queue = Arc::new(Queue::new(Arc::clone(&store) as Arc<dyn Store>, options));
         let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
         let environments = Arc::new(TestEnvironments::new(
             Arc::clone(&queue),
@@ -145,6 +147,7 @@ impl Engine {
         let service = Arc::new(EngineService {
             queue: Arc::clone(&queue),
             environments,
+            migrations: Migrations::new(store, Arc::clone(&config)),
             config: Arc::clone(&config),
             programs,
             started_at: Utc::now(),
