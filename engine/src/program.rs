@@ -32,7 +32,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What was typed.
+/// The background engine of the provisioning orchestrator: a durable queue that runs provisioning
+/// scripts, in parallel and with a memory.
+///
+/// Every option can also be set in the configuration file, under the same name with underscores.
 #[derive(Debug, clap::Parser)]
 #[command(name = "orchestrator", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct CommandLine {

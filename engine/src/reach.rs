@@ -56,9 +56,7 @@ impl Reach {
                         let message = format!("the directory {dir} must lie in one that exists");
                         return Err(Error::invalid(message).with_field("dir"));
                     }
-                    *dir = self
-                        .resolve("directory", &cwd, dir)
-                        .map_err(|error| error.with_field("dir"))?;
+                    *dir = self.resolve("directory", &cwd, dir).map_err(|error| error.with_field("dir"))?;
                 }
             }
             Request::ListTopologies(request) => {

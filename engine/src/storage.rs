@@ -102,7 +102,8 @@ pub async fn open_truth(mut config: Config) -> anyhow::Result<(Config, Arc<dyn S
     let mut been = Vec::new();
     loop {
         let here = place(&config);
-        match read_state(&*store).await.with_context(|| format!("cannot read the state of the {here}"))?.state {
+        match read_state(&*store).await.with_context(|| format!("cannot read the state of the {here}"))?.state
+        {
             StorageState::Active { .. } => return Ok((config, store)),
             StorageState::Sealed { to, migration, .. } => {
                 store.close().await?;
@@ -113,7 +114,9 @@ pub async fn open_truth(mut config: Config) -> anyhow::Result<(Config, Arc<dyn S
                 warn!(from = %here, to = %to, "the records have moved; {advice}");
                 config = at(&config, &to)?;
                 store = open_existing(&config).await.with_context(|| {
-                    format!("the records have moved from the {here} to the {to}, which cannot be opened: {advice}")
+                    format!(
+                        "the records have moved from the {here} to the {to}, which cannot be opened: {advice}"
+                    )
                 })?;
                 if !is_truth_after(&*store, &migration).await? {
                     bail!(

@@ -92,7 +92,8 @@ impl Migrations {
 
     /// Begins to move the records.
     pub async fn start(self: &Arc<Self>, to: &StorageTarget) -> Result<Migration> {
-        let busy = || Error::conflict("another migration is under way").with_help("wait for it, or cancel it");
+        let busy =
+            || Error::conflict("another migration is under way").with_help("wait for it, or cancel it");
         let only = Arc::clone(&self.only).try_lock_owned().map_err(|_| busy())?;
         let target = self.target(to)?;
         let validation = self.validate(to).await?;
@@ -126,11 +127,7 @@ impl Migrations {
     }
 
     async fn run(&self, known: &Known, target: Arc<dyn Store>) {
-        let plan = Plan {
-            migration: known.id.to_string(),
-            from: known.from.clone(),
-            to: known.to.clone(),
-        };
+        let plan = Plan { migration: known.id.to_string(), from: known.from.clone(), to: known.to.clone() };
         let result = self.store.migrate(Arc::clone(&target), plan, Arc::clone(&known.steering)).await;
         match &result {
             Ok(report) => {

@@ -16,7 +16,9 @@ use orchestrator_protocol::storage::{
     Exported, Migration, MigrationId, MigrationStatus, StorageReport, Validation,
 };
 use orchestrator_storage::migration::state::{StorageState, read_state};
-use orchestrator_storage::migration::{MigrationError, Plan, Progress, Steering, migrate, portable, settle_target};
+use orchestrator_storage::migration::{
+    MigrationError, Plan, Progress, Steering, migrate, portable, settle_target,
+};
 use orchestrator_storage::{Store, StoreError};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -214,7 +216,8 @@ pub async fn run(command: StorageCommand) -> anyhow::Result<()> {
         }
         StorageCommand::Export(ExportArguments { file, common, source }) => {
             let store = open(&source.of(&common.load()?)?).await?;
-            let moved = followed("exporting", async |steering| portable::export(&*store, &file, steering).await);
+            let moved =
+                followed("exporting", async |steering| portable::export(&*store, &file, steering).await);
             let moved = moved.await;
             store.close().await?;
             answer(common.json, &exported(&file, moved?), |of| print_exported("written to", of))
@@ -224,7 +227,8 @@ pub async fn run(command: StorageCommand) -> anyhow::Result<()> {
             // Before the target is made.
             portable::check(&file)?;
             let store = open_any(&target.of(&common.load()?)?).await?;
-            let moved = followed("importing", async |steering| portable::import(&file, &*store, steering).await);
+            let moved =
+                followed("importing", async |steering| portable::import(&file, &*store, steering).await);
             let moved = moved.await;
             store.close().await?;
             answer(common.json, &exported(&file, moved?), |of| print_exported("read from", of))
@@ -318,10 +322,7 @@ fn exported(file: &std::path::Path, moved: portable::Moved) -> Exported {
 }
 
 /// Does something long; shows on a terminal how far it is, and calls it off at Ctrl-C.
-async fn followed<T, E>(
-    what: &str,
-    work: impl AsyncFnOnce(&Steering) -> Result<T, E>,
-) -> Result<T, E> {
+async fn followed<T, E>(what: &str, work: impl AsyncFnOnce(&Steering) -> Result<T, E>) -> Result<T, E> {
     let steering = Steering::default();
     let shown = std::io::stderr().is_terminal();
     let progress = steering.progress();
@@ -368,7 +369,10 @@ fn print_report(report: &StorageReport) {
         None => println!("{}, epoch {}", report.state, report.epoch),
         Some(other) => {
             let way = if report.state == "sealed" { "moved to" } else { "from" };
-            println!("{}, epoch {}, {way} {} in {}", report.state, report.epoch, other.backend, other.location);
+            println!(
+                "{}, epoch {}, {way} {} in {}",
+                report.state, report.epoch, other.backend, other.location
+            );
         }
     }
     if let Some(reason) = &report.reason {
