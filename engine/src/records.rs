@@ -50,6 +50,11 @@ pub fn check(key: Key, revision: Revision) -> Operation {
     Operation { key, expect: Expect::Revision(revision), change: Change::Check }
 }
 
+/// The operation that fails a commit when there is a record.
+pub fn check_absent(key: Key) -> Operation {
+    Operation { key, expect: Expect::Absent, change: Change::Check }
+}
+
 /// What a record says.
 pub fn read<T: DeserializeOwned>(record: &Record) -> Result<T, Error> {
     serde_json::from_str(record.body.get()).map_err(|error| {
@@ -74,6 +79,8 @@ pub fn storage_error(error: StoreError) -> Error {
             .with_help("free some space: nothing was lost, and the engine goes on by itself"),
         StoreError::Failed { .. } => Error::unavailable(error.to_string())
             .with_help("look at the disk, then restart the engine: it reads back what is there"),
+        StoreError::Unseated => Error::unavailable(error.to_string())
+            .with_help("nothing was changed; the engine takes a new seat by itself: ask again in a moment"),
         StoreError::Closed => Error::unavailable("the engine is stopping"),
         StoreError::Invalid { .. } => Error::invalid(error.to_string()),
         StoreError::InUse { .. }
