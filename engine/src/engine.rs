@@ -7,6 +7,7 @@
 //! On a storage that several engines share it takes its seat among them first ([`crate::membership`]). When
 //! it loses its seat it ends as in a crash, and whoever runs it opens it again.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -18,7 +19,7 @@ use chrono::Utc;
 use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::service::Service;
-use orchestrator_protocol::task::{DEFAULT_GRACE_MS, TaskId};
+use orchestrator_protocol::task::{DEFAULT_GRACE_MS, Task, TaskId, TaskStatus};
 use orchestrator_runner::attempt::{Attempt, AttemptState};
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::{Store, StoreError, StoreResult};
@@ -31,21 +32,24 @@ use uuid::Uuid;
 
 use crate::config::{Config, StorageType};
 use crate::container_manager::DockerManager;
+use crate::containers::ContainerManager;
 use crate::environments::TestEnvironments;
 use crate::follow::Follower;
 use crate::membership::{About, LeaseTimes, Membership};
 use crate::queue::{Queue, QueueOptions};
-use crate::records::task_key;
+use crate::records::{self, task_key};
 use crate::service::EngineService;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
-use crate::{dispatch, server};
+use crate::{dispatch, labels, server};
 
 /// Between two looks for what has had its time.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 /// How long an engine waits for the one before it, which serves nobody any more, to let go.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
 const HANDOVER_INTERVAL: Duration = Duration::from_millis(20);
+/// How long Docker may take to say who it is.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks for what could not be done after a commit.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the doors may take to close.
@@ -159,7 +163,10 @@ impl Engine {
     /// The same, on a storage that is open already and that no other engine uses.
     pub async fn on_store(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
         let member = owner(&config).context("cannot name the data directory")?;
-        Self::build(config, store, member, None).await
+        let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let about = about(&config, config.labels.clone())?;
+        Self::build(config, store, (programs, Arc::new(docker)), member, about, None).await
     }
 
     /// The same, on a storage that is open already and that other engines may use. All of them must have
@@ -175,8 +182,18 @@ impl Engine {
                 .await??;
         let member = owner(&config).context("cannot name the data directory")?;
         let life = Uuid::new_v4().to_string();
+        let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let mut labels = config.labels.clone();
+        labels.insert(labels::WORKER.to_owned(), programs.digest().to_owned());
+        if let Ok(Ok(id)) = tokio::time::timeout(DOCKER_PATIENCE, docker.daemon_id()).await
+            && !id.is_empty()
+        {
+            labels.insert(labels::DOCKER.to_owned(), id);
+        }
+        let about = about(&config, labels)?;
         let membership =
-            Membership::join(store, member.clone(), life, about(&config)?, times, &config.data_dir)
+            Membership::join(store, member.clone(), life, about.clone(), times, &config.data_dir)
                 .await
                 .context("cannot take a seat among the engines of the storage")?;
         // From here on it may take long to read what is stored.
@@ -189,7 +206,8 @@ impl Engine {
         let after = seated.sequence().await.context("cannot read the storage")?;
         let attempts_dir = config.attempts_dir();
         let store = Arc::clone(&seated) as Arc<dyn Store>;
-        let mut engine = Self::build(config, store, member, Some(&membership)).await?;
+        let programs = (programs, Arc::new(docker));
+        let mut engine = Self::build(config, store, programs, member, about, Some(&membership)).await?;
         let follower = Follower::new(Arc::clone(&engine.queue), seated, attempts_dir, after);
         engine.sharing = Some(Sharing { membership, follower, keeper, lock });
         Ok(engine)
@@ -198,14 +216,16 @@ impl Engine {
     async fn build(
         config: Config,
         store: Arc<dyn Store>,
+        (programs, docker): (Programs, Arc<DockerManager>),
         member: String,
+        about: About,
         membership: Option<&Arc<Membership>>,
     ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
-        let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
         let options = QueueOptions {
             engine: member.clone(),
             is_shared: membership.is_some(),
+            labels: about.labels.clone(),
             boot_id: orchestrator_runner::identity::boot_id().context("cannot read the machine's boot id")?,
             retry: config.retry,
             grace_ms: DEFAULT_GRACE_MS,
@@ -213,10 +233,9 @@ impl Engine {
             max_parallel: config.max_parallel,
         };
         let queue = Arc::new(Queue::new(store, options));
-        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
         let environments = Arc::new(TestEnvironments::new(
             Arc::clone(&queue),
-            Arc::new(docker),
+            docker,
             &config,
             programs.taskservs(),
             member,
@@ -242,7 +261,9 @@ impl Engine {
             environments,
             config: Arc::clone(&config),
             programs,
-            started_at: Utc::now(),
+            started_at: about.started_at,
+            about,
+            membership: membership.cloned(),
             stop,
         });
         let sharing = None;
@@ -413,7 +434,7 @@ fn owner(config: &Config) -> std::io::Result<String> {
 }
 
 /// What an engine says of itself to the others.
-fn about(config: &Config) -> anyhow::Result<About> {
+fn about(config: &Config, labels: BTreeMap<String, String>) -> anyhow::Result<About> {
     Ok(About {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
@@ -422,12 +443,14 @@ fn about(config: &Config) -> anyhow::Result<About> {
         data_dir: config.data_dir.to_string_lossy().into_owned(),
         socket: config.socket.to_string_lossy().into_owned(),
         release: env!("CARGO_PKG_VERSION").into(),
+        labels,
     })
 }
 
 /// Looks at intervals who of the other engines is still there, and ends the attempts of those who are not.
 async fn look_around(queue: Arc<Queue>, membership: Arc<Membership>) {
-    let mut interval = tokio::time::interval(membership.times().renew);
+    // Twice as often as the others give signs of life, so that it is soon known when they stop.
+    let mut interval = tokio::time::interval(membership.times().renew / 2);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
@@ -461,6 +484,11 @@ async fn sweep(queue: Arc<Queue>) {
 /// Removes what has had its time, at intervals. First what an engine that died in the middle of that
 /// has left.
 async fn retain(queue: Arc<Queue>, config: Arc<Config>) {
+    if queue.options().is_shared
+        && let Err(error) = end_strays(&queue, &config).await
+    {
+        warn!(%error, "scripts of tasks that have gone on elsewhere cannot be looked for");
+    }
     match orphans(&queue, &config).await {
         Ok(orphans) => remove_attempts(&config, &orphans),
         Err(error) => warn!(%error, "logs that belong to no task cannot be looked for"),
@@ -495,6 +523,35 @@ async fn orphans(queue: &Queue, config: &Config) -> anyhow::Result<Vec<TaskId>> 
         }
     }
     Ok(orphans)
+}
+
+/// Ends the scripts of attempts that have no task any more: while this engine was away somebody has called
+/// off a task that was held for it.
+async fn end_strays(queue: &Queue, config: &Config) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(config.attempts_dir())? {
+        let entry = entry?;
+        let Ok(id) = entry.file_name().to_string_lossy().parse::<TaskId>() else { continue };
+        for attempt in std::fs::read_dir(entry.path())? {
+            let attempt = attempt?;
+            let open = Attempt::open(&attempt.path())?;
+            if !matches!(open.state()?, AttemptState::Running { .. }) {
+                continue;
+            }
+            let fence = attempt.file_name().to_string_lossy().parse::<u64>().ok();
+            let record = queue.store().get(&task_key(id)).await?;
+            let task = record.map(|record| records::read::<Task>(&record)).transpose()?;
+            let is_ours = |task: &Task| {
+                task.status == TaskStatus::Running
+                    && Some(task.fence) == fence
+                    && task.claim.as_ref().is_some_and(|claim| claim.engine == queue.options().engine)
+            };
+            if !task.as_ref().is_some_and(is_ours) {
+                warn!(task = %id, "its script is running, and the task has gone on without it; ending it");
+                open.cancel()?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn has_running_attempt(task: &Path) -> std::io::Result<bool> {

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
+use orchestrator_protocol::request::MemberState;
 use orchestrator_runner::lease::{self, Lease};
 use orchestrator_storage::{
     Expect, Fields, Filter, Key, Operation, Order, Query, Record, Revision, Store, StoreError, Table,
@@ -81,6 +82,8 @@ pub struct About {
     pub socket: String,
     /// Its release.
     pub release: String,
+    /// What it is labelled with, by its configuration and by what it is.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A lease, as stored.
@@ -101,6 +104,9 @@ struct SeatRecord {
     /// The life of the engine that holds it; `None` when the engine was removed or has left.
     #[serde(default)]
     life: Option<String>,
+    /// Whether it has left in peace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    has_left: bool,
 }
 
 /// The key of a member's seat.
@@ -138,6 +144,8 @@ pub struct Member {
     pub id: String,
     /// Whether it holds its seat.
     pub is_seated: bool,
+    /// Whether it has left in peace.
+    pub has_left: bool,
     /// What it said last of itself.
     pub about: About,
 }
@@ -195,7 +203,7 @@ impl Membership {
                 Some(lease) => records::read::<LeaseRecord>(lease)?.counter + 1,
                 None => 1,
             };
-            let taken = SeatRecord { epoch, life: Some(life.clone()) };
+            let taken = SeatRecord { epoch, life: Some(life.clone()), has_left: false };
             let renewed = LeaseRecord { life: life.clone(), counter, about: about.clone() };
             let operations = vec![
                 records::put(seat_key(&member), Fields::default(), &taken, expect(seat.as_ref()))?,
@@ -248,6 +256,21 @@ impl Membership {
     /// The file with the deadline of this engine's scripts.
     pub fn lease_file(&self) -> &Path {
         &self.lease_file
+    }
+
+    /// The engines of the store, and how each of them is as far as this one has seen.
+    pub async fn members(&self) -> Result<Vec<(Member, MemberState)>, Error> {
+        let members = members(&*self.store).await?;
+        let observer = self.observing.lock().unwrap_or_else(PoisonError::into_inner);
+        let with_state = members.into_iter().map(|member| {
+            let state = match (member.is_seated, member.has_left) {
+                (true, _) if !observer.is_lost(&member.id) => MemberState::Alive,
+                (false, true) => MemberState::Left,
+                _ => MemberState::Lost,
+            };
+            (member, state)
+        });
+        Ok(with_state.collect())
     }
 
     /// Waits until the lease was not renewed in time: whatever this engine does by itself must stop, since
@@ -349,7 +372,7 @@ impl Membership {
     pub async fn leave(&self) -> Result<(), StoreError> {
         let key = seat_key(&self.member);
         let Some(record) = self.store.inner().get(&key).await? else { return Ok(()) };
-        let left = free(&record).map_err(|error| StoreError::Invalid { reason: error.message })?;
+        let left = free(&record, true).map_err(|error| StoreError::Invalid { reason: error.message })?;
         let Some(left) = left else { return Ok(()) };
         // Only this life's seat.
         let Operation { expect: _, change, .. } = left;
@@ -387,7 +410,7 @@ impl Membership {
         let Some((record, lease)) = seats.taken.get(member).zip(seats.leases.get(member)) else {
             return Ok(false);
         };
-        let Some(removal) = free(record)? else { return Ok(false) };
+        let Some(removal) = free(record, false)? else { return Ok(false) };
         let operations = vec![removal, records::check(lease.key.clone(), lease.revision)];
         match self.store.commit(operations).await {
             Ok(_) => Ok(true),
@@ -425,12 +448,12 @@ fn expect(record: Option<&Record>) -> Expect {
 }
 
 /// The operation that removes a member from the seat of a record; `None` when nobody has it.
-fn free(record: &Record) -> Result<Option<Operation>, Error> {
+fn free(record: &Record, has_left: bool) -> Result<Option<Operation>, Error> {
     let seat: SeatRecord = records::read(record)?;
     if seat.life.is_none() {
         return Ok(None);
     }
-    let freed = SeatRecord { epoch: seat.epoch + 1, life: None };
+    let freed = SeatRecord { epoch: seat.epoch + 1, life: None, has_left };
     records::put(record.key.clone(), Fields::default(), &freed, Expect::Revision(record.revision)).map(Some)
 }
 
@@ -439,6 +462,7 @@ fn free(record: &Record) -> Result<Option<Operation>, Error> {
 struct Seats {
     taken: BTreeMap<String, Record>,
     free: BTreeMap<String, Record>,
+    left: BTreeSet<String>,
     leases: BTreeMap<String, Record>,
     about: BTreeMap<String, (Beat, About)>,
 }
@@ -469,8 +493,11 @@ impl Seats {
         let id = Arc::clone(&record.key.id);
         match id.rsplit_once('/') {
             Some((member, "seat")) => {
-                let is_taken = records::read::<SeatRecord>(&record)?.life.is_some();
-                let place = if is_taken { &mut self.taken } else { &mut self.free };
+                let seat: SeatRecord = records::read(&record)?;
+                if seat.has_left {
+                    self.left.insert(member.to_owned());
+                }
+                let place = if seat.life.is_some() { &mut self.taken } else { &mut self.free };
                 place.insert(member.to_owned(), record);
             }
             Some((member, "lease")) => {
@@ -494,6 +521,7 @@ impl Seats {
             .map(|id| Member {
                 id: id.clone(),
                 is_seated: self.taken.contains_key(id),
+                has_left: self.left.contains(id),
                 about: self.about.get(id).map(|(_, about)| about.clone()).unwrap_or_default(),
             })
             .collect()

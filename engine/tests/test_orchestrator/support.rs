@@ -119,6 +119,7 @@ impl World {
             engine: "test".into(),
             network: None,
             nodes: Vec::new(),
+            docker: None,
             partitions: Vec::new(),
             runs: 0,
             results: Vec::new(),
