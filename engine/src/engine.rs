@@ -7,6 +7,8 @@
 //! On a storage that several engines share it takes its seat among them first ([`crate::membership`]). When
 //! it loses its seat it ends as in a crash, and whoever runs it opens it again.
 
+mod housekeeping;
+
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -19,8 +21,7 @@ use chrono::Utc;
 use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::service::Service;
-use orchestrator_protocol::task::{DEFAULT_GRACE_MS, Task, TaskId, TaskStatus};
-use orchestrator_runner::attempt::{Attempt, AttemptState};
+use orchestrator_protocol::task::DEFAULT_GRACE_MS;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::{Store, StoreError, StoreResult};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,21 +38,17 @@ use crate::environments::TestEnvironments;
 use crate::follow::Follower;
 use crate::membership::{About, LeaseTimes, Membership};
 use crate::queue::{Queue, QueueOptions};
-use crate::records::{self, task_key};
 use crate::service::EngineService;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
 use crate::{dispatch, labels, server};
+use housekeeping::{look_around, retain, sweep};
 
-/// Between two looks for what has had its time.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 /// How long an engine waits for the one before it, which serves nobody any more, to let go.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
 const HANDOVER_INTERVAL: Duration = Duration::from_millis(20);
 /// How long Docker may take to say who it is.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
-/// Between two looks for what could not be done after a commit.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the doors may take to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -447,129 +444,11 @@ fn about(config: &Config, labels: BTreeMap<String, String>) -> anyhow::Result<Ab
     })
 }
 
-/// Looks at intervals who of the other engines is still there, and ends the attempts of those who are not.
-async fn look_around(queue: Arc<Queue>, membership: Arc<Membership>) {
-    // Twice as often as the others give signs of life, so that it is soon known when they stop.
-    let mut interval = tokio::time::interval(membership.times().renew / 2);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        if let Err(error) = membership.observe().await {
-            warn!(%error, "the other engines cannot be looked at");
-        }
-        if let Err(error) = queue.take_over().await {
-            warn!(%error, "the attempts of engines that are lost cannot be ended now");
-        }
-    }
-}
-
 /// Waits until no attempt is under way.
 async fn work_done(queue: &Queue) {
     let mut events = queue.listen();
     while queue.running_count() > 0 {
         // Lagging does no harm: only the count matters. The bound covers an event between the two looks.
         let _ = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
-    }
-}
-
-/// Makes good, at intervals, what could not be done after a commit.
-async fn sweep(queue: Arc<Queue>) {
-    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
-        interval.tick().await;
-        queue.sweep().await;
-    }
-}
-
-/// Removes what has had its time, at intervals. First what an engine that died in the middle of that
-/// has left.
-async fn retain(queue: Arc<Queue>, config: Arc<Config>) {
-    if queue.options().is_shared
-        && let Err(error) = end_strays(&queue, &config).await
-    {
-        warn!(%error, "scripts of tasks that have gone on elsewhere cannot be looked for");
-    }
-    match orphans(&queue, &config).await {
-        Ok(orphans) => remove_attempts(&config, &orphans),
-        Err(error) => warn!(%error, "logs that belong to no task cannot be looked for"),
-    }
-    let mut interval = tokio::time::interval(RETENTION_INTERVAL);
-    loop {
-        interval.tick().await;
-        match queue.retain(&config.retention, Utc::now()).await {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => {
-                remove_attempts(&config, &removed);
-                info!(tasks = removed.len(), "removed what has had its time");
-            }
-            Err(error) => warn!(%error, "what has had its time cannot be removed now"),
-        }
-    }
-}
-
-/// Tasks whose attempts are kept and that are stored no more.
-async fn orphans(queue: &Queue, config: &Config) -> anyhow::Result<Vec<TaskId>> {
-    let mut orphans = Vec::new();
-    for entry in std::fs::read_dir(config.attempts_dir())? {
-        let entry = entry?;
-        let Ok(id) = entry.file_name().to_string_lossy().parse::<TaskId>() else { continue };
-        if queue.store().get(&task_key(id)).await?.is_some() {
-            continue;
-        }
-        if has_running_attempt(&entry.path())? {
-            warn!(task = %id, "a script of a task that is not stored is running; it is left alone");
-        } else {
-            orphans.push(id);
-        }
-    }
-    Ok(orphans)
-}
-
-/// Ends the scripts of attempts that have no task any more: while this engine was away somebody has called
-/// off a task that was held for it.
-async fn end_strays(queue: &Queue, config: &Config) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(config.attempts_dir())? {
-        let entry = entry?;
-        let Ok(id) = entry.file_name().to_string_lossy().parse::<TaskId>() else { continue };
-        for attempt in std::fs::read_dir(entry.path())? {
-            let attempt = attempt?;
-            let open = Attempt::open(&attempt.path())?;
-            if !matches!(open.state()?, AttemptState::Running { .. }) {
-                continue;
-            }
-            let fence = attempt.file_name().to_string_lossy().parse::<u64>().ok();
-            let record = queue.store().get(&task_key(id)).await?;
-            let task = record.map(|record| records::read::<Task>(&record)).transpose()?;
-            let is_ours = |task: &Task| {
-                task.status == TaskStatus::Running
-                    && Some(task.fence) == fence
-                    && task.claim.as_ref().is_some_and(|claim| claim.engine == queue.options().engine)
-            };
-            if !task.as_ref().is_some_and(is_ours) {
-                warn!(task = %id, "its script is running, and the task has gone on without it; ending it");
-                open.cancel()?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn has_running_attempt(task: &Path) -> std::io::Result<bool> {
-    for attempt in std::fs::read_dir(task)? {
-        if matches!(Attempt::open(&attempt?.path())?.state()?, AttemptState::Running { .. }) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn remove_attempts(config: &Config, tasks: &[TaskId]) {
-    for id in tasks {
-        let directory = config.attempts_dir().join(id.to_string());
-        if let Err(error) = std::fs::remove_dir_all(directory)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(task = %id, %error, "the logs of a removed task cannot be removed");
-        }
     }
 }

@@ -18,8 +18,9 @@
 
 pub mod observer;
 pub mod seated_store;
+mod seats;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,22 +29,20 @@ use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::request::MemberState;
 use orchestrator_runner::lease::{self, Lease};
-use orchestrator_storage::{
-    Expect, Fields, Filter, Key, Operation, Order, Query, Record, Revision, Store, StoreError, Table,
-};
+use orchestrator_storage::{Expect, Fields, Operation, Revision, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::records;
-use observer::{Beat, Observer};
+use observer::Observer;
 use seated_store::SeatedStore;
+pub use seats::seat_key;
+use seats::{LeaseRecord, SeatRecord, Seats, expect, free, lease_key};
 
 /// How long a seat that nobody holds is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many records one look into the store returns here.
-const PAGE: usize = 1_000;
 /// How often taking a seat is tried while something comes in between.
 const JOIN_TRIES: u32 = 20;
 
@@ -84,38 +83,6 @@ pub struct About {
     pub release: String,
     /// What it is labelled with, by its configuration and by what it is.
     pub labels: BTreeMap<String, String>,
-}
-
-/// A lease, as stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct LeaseRecord {
-    /// Which life of the engine it is.
-    life: String,
-    /// How often it was renewed.
-    counter: u64,
-    about: About,
-}
-
-/// A seat, as stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct SeatRecord {
-    /// Grows whenever the engine is removed from its seat.
-    epoch: u64,
-    /// The life of the engine that holds it; `None` when the engine was removed or has left.
-    #[serde(default)]
-    life: Option<String>,
-    /// Whether it has left in peace.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    has_left: bool,
-}
-
-/// The key of a member's seat.
-pub fn seat_key(member: &str) -> Key {
-    Key::new(Table::Engine, format!("{member}/seat"))
-}
-
-fn lease_key(member: &str) -> Key {
-    Key::new(Table::Engine, format!("{member}/lease"))
 }
 
 /// How the seat of a member is.
@@ -440,90 +407,5 @@ impl Membership {
             }
         }
         Ok(())
-    }
-}
-
-fn expect(record: Option<&Record>) -> Expect {
-    record.map_or(Expect::Absent, |record| Expect::Revision(record.revision))
-}
-
-/// The operation that removes a member from the seat of a record; `None` when nobody has it.
-fn free(record: &Record, has_left: bool) -> Result<Option<Operation>, Error> {
-    let seat: SeatRecord = records::read(record)?;
-    if seat.life.is_none() {
-        return Ok(None);
-    }
-    let freed = SeatRecord { epoch: seat.epoch + 1, life: None, has_left };
-    records::put(record.key.clone(), Fields::default(), &freed, Expect::Revision(record.revision)).map(Some)
-}
-
-/// All records of engines, by member.
-#[derive(Default)]
-struct Seats {
-    taken: BTreeMap<String, Record>,
-    free: BTreeMap<String, Record>,
-    left: BTreeSet<String>,
-    leases: BTreeMap<String, Record>,
-    about: BTreeMap<String, (Beat, About)>,
-}
-
-impl Seats {
-    async fn read(store: &dyn Store) -> Result<Self, Error> {
-        let mut seats = Self::default();
-        let mut query = Query {
-            table: Table::Engine,
-            filter: Filter::default(),
-            order: Order::OldestFirst,
-            after: None,
-            limit: PAGE,
-        };
-        loop {
-            let page = store.list(&query).await.map_err(records::storage_error)?;
-            for record in page.records {
-                seats.add(record)?;
-            }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(seats),
-            }
-        }
-    }
-
-    fn add(&mut self, record: Record) -> Result<(), Error> {
-        let id = Arc::clone(&record.key.id);
-        match id.rsplit_once('/') {
-            Some((member, "seat")) => {
-                let seat: SeatRecord = records::read(&record)?;
-                if seat.has_left {
-                    self.left.insert(member.to_owned());
-                }
-                let place = if seat.life.is_some() { &mut self.taken } else { &mut self.free };
-                place.insert(member.to_owned(), record);
-            }
-            Some((member, "lease")) => {
-                let LeaseRecord { life, counter, about } = records::read(&record)?;
-                self.about.insert(member.to_owned(), (Beat { life, counter }, about));
-                self.leases.insert(member.to_owned(), record);
-            }
-            // A record of a newer release.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn beats(&self) -> Result<BTreeMap<String, Beat>, Error> {
-        Ok(self.about.iter().map(|(member, (beat, _))| (member.clone(), beat.clone())).collect())
-    }
-
-    fn members(self) -> Vec<Member> {
-        let ids: BTreeSet<&String> = self.taken.keys().chain(self.free.keys()).collect();
-        ids.into_iter()
-            .map(|id| Member {
-                id: id.clone(),
-                is_seated: self.taken.contains_key(id),
-                has_left: self.left.contains(id),
-                about: self.about.get(id).map(|(_, about)| about.clone()).unwrap_or_default(),
-            })
-            .collect()
     }
 }

@@ -17,7 +17,7 @@ use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, OnEngineLoss, RetryPolicy, Task, TaskId, TaskStatus};
 use orchestrator_storage::{Filter, Order, Query, Store, Table};
-use orchestrator_tests::history::{self, Event};
+use orchestrator_tests::history::{self, Event, Expected, Told};
 use orchestrator_tests::shared::{Member, short_times, store, until};
 use orchestrator_tests::wait;
 
@@ -40,6 +40,17 @@ trap 'rmdir "alive.$NAME"; exit 9' TERM
 mkdir "alive.$NAME" 2>/dev/null || echo "overlap $NAME" >> history
 echo "start $NAME $ORCHESTRATOR_FENCE $$" >> history
 while [ ! -e open ]; do sleep 0.01; done
+rmdir "alive.$NAME"
+echo "end $NAME $ORCHESTRATOR_FENCE $$" >> history
+"#;
+
+/// Like it, and ends by itself.
+const SHORT: &str = r#"#!/bin/sh
+trap 'rmdir "alive.$NAME"; exit 9' TERM
+mkdir "alive.$NAME" 2>/dev/null || echo "overlap $NAME" >> history
+echo "start $NAME $ORCHESTRATOR_FENCE $$" >> history
+left=60
+while [ $left -gt 0 ]; do sleep 0.02; left=$((left - 1)); done
 rmdir "alive.$NAME"
 echo "end $NAME $ORCHESTRATOR_FENCE $$" >> history
 "#;
@@ -124,6 +135,56 @@ async fn the_scripts_of_a_stalled_engine_end_before_another_begins_them_and_it_c
     no_overlap(directory);
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_engines_stall_every_task_completes_and_no_two_attempts_of_one_overlap() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory);
+    let mut members = Vec::new();
+    for name in ["a", "b", "c"] {
+        members.push(Member::start(&store, directory, name, RUNNER, short_times()).await);
+    }
+    let names: Vec<String> = (0..24).map(|number| format!("task-{number}")).collect();
+    let tasks = names.iter().map(|name| NewTask {
+        retry: Some(RetryPolicy { max_retries: 20, base_ms: 1, cap_ms: 1 }),
+        ..new_task(directory, SHORT, name)
+    });
+    let request = SubmitRequest { tasks: tasks.collect(), ..SubmitRequest::default() };
+    let submitted = members[0].ask(request).await.unwrap();
+    for (stalled, name) in [(0, "a"), (1, "b")] {
+        let before = starts(directory).len();
+        started(directory, before + 1).await;
+        let member = members.remove(stalled);
+        let id = member.name();
+        member.store.stall(true);
+        until("the engine to be lost", async || {
+            let engines = members[0].ask(GetStatus {}).await.unwrap().engines;
+            engines.iter().any(|engine| engine.id == id && engine.state == MemberState::Lost).then_some(())
+        })
+        .await;
+        member.store.stall(false);
+        assert_eq!(member.ended().await, Ended::Unseated);
+        members.insert(stalled, Member::start(&store, directory, name, RUNNER, short_times()).await);
+    }
+    let mut told = Vec::new();
+    for submitted in &submitted.tasks {
+        let task = ended(&members[0], submitted.id).await;
+        told.push(Told {
+            task: task.name.clone(),
+            completed: task.status == TaskStatus::Completed,
+            exit_code: task.attempts.last().and_then(|attempt| attempt.exit_code),
+            fences: task.attempts.iter().map(|attempt| attempt.fence).collect(),
+            lines: Vec::new(),
+        });
+    }
+    let acknowledged = names.into_iter().map(|name| (name, Vec::new())).collect();
+    let expected = Expected { acknowledged, attempts_may_be_lost: true };
+    assert_eq!(history::check(&events(directory), &told, &expected), Vec::<String>::new());
+    for member in members {
+        member.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,16 +106,17 @@ async fn a_limit_holds_over_all_engines_and_a_free_slot_is_taken_by_any() {
             Peer::join_with(&store, directory, name, times, |options| options.group_limits = limits).await,
         );
     }
-    let small =
-        |number| NewTask { group: Some("small".into()), ..task(directory, &format!("s{number}"), &[]) };
+    // They come first, so that nobody takes the other one meanwhile.
+    let small = |number| NewTask {
+        group: Some("small".into()),
+        priority: 1,
+        ..task(directory, &format!("s{number}"), &[])
+    };
     let free = task(directory, "free", &[]);
     let submitted = submit(&peers[0].queue, (0..5).map(small).chain([free]).collect(), None).await;
     let mut running = Vec::new();
     for index in [0, 1] {
-        let claimed = until("a small task", async || {
-            claim(&peers[index].queue).await.filter(|claimed| claimed.task.group == "small")
-        });
-        running.push((index, claimed.await));
+        running.push((index, claim_next(&peers[index].queue).await));
     }
     let last = submitted.tasks.last().unwrap().id;
     // No slot is left, for none of them; the task without a limit is not held back by that.
