@@ -74,11 +74,16 @@ pub fn storage_error(error: StoreError) -> Error {
             .with_help("free some space: nothing was lost, and the engine goes on by itself"),
         StoreError::Failed { .. } => Error::unavailable(error.to_string())
             .with_help("look at the disk, then restart the engine: it reads back what is there"),
+        StoreError::Away { .. } => Error::unavailable(error.to_string())
+            .with_help("nothing was written: the engine goes on by itself when the database is back"),
+        StoreError::OutcomeUnknown { .. } => Error::unavailable(error.to_string())
+            .with_help("look whether it has happened before you ask for it again"),
         StoreError::Closed => Error::unavailable("the engine is stopping"),
         StoreError::Invalid { .. } => Error::invalid(error.to_string()),
         StoreError::InUse { .. }
         | StoreError::Corrupt { .. }
         | StoreError::NewerSchema { .. }
+        | StoreError::Database { .. }
         | StoreError::Io { .. } => Error::new(ErrorCode::Internal, chain(&error)),
     }
 }

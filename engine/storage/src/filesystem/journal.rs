@@ -19,7 +19,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::frame::{DIGITS, ReadAt, ReadError, Scanner, begins, digits, number};
-use crate::record::{Change, Expect, Fields, Key, MAX_ID_BYTES, Operation, Revision, Sequence, Table};
+use crate::record::{Change, Fields, Key, MAX_ID_BYTES, Operation, Revision, Sequence, Table};
+use crate::request::revision_after;
 
 const HEAD: &[u8; 34] = br#"["????????","????????","????????","#;
 const TAIL: &[u8; 2] = b"]\n";
@@ -33,16 +34,6 @@ pub(super) struct Span {
     pub(super) offset: u64,
     pub(super) length: u32,
     pub(super) checksum: u32,
-}
-
-/// The revision that an operation gives its record: 0 when it is removed or was checked to be absent.
-pub(super) fn revision_after(operation: &Operation) -> Revision {
-    match (&operation.change, operation.expect) {
-        (Change::Put { .. }, Expect::Absent) => 1,
-        (Change::Put { .. }, Expect::Revision(revision)) => revision + 1,
-        (Change::Delete, _) | (Change::Check, Expect::Absent) => 0,
-        (Change::Check, Expect::Revision(revision)) => revision,
-    }
 }
 
 /// Appends a commit to a buffer and says where the bodies are in it, one for each put.
