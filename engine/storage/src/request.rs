@@ -50,7 +50,10 @@ pub(crate) fn check_commit(operations: &[Operation]) -> StoreResult<()> {
             (Expect::Absent, Change::Delete) => {
                 return invalid(format!("{key} is to be removed and expected to be absent"));
             }
-            (_, Change::Put { body, .. }) => bytes += body.get().len(),
+            (_, Change::Import { revision: 0, .. }) => {
+                return invalid(format!("{key} is to be imported at revision 0"));
+            }
+            (_, Change::Put { body, .. } | Change::Import { body, .. }) => bytes += body.get().len(),
             _ => {}
         }
         bytes += key.id.len();
@@ -66,6 +69,7 @@ pub(crate) fn revision_after(operation: &Operation) -> Revision {
     match (&operation.change, operation.expect) {
         (Change::Put { .. }, Expect::Absent) => 1,
         (Change::Put { .. }, Expect::Revision(revision)) => revision + 1,
+        (Change::Import { revision, .. }, _) => *revision,
         (Change::Delete, _) | (Change::Check, Expect::Absent) => 0,
         (Change::Check, Expect::Revision(revision)) => revision,
     }

@@ -181,7 +181,7 @@ impl Committer {
             let changes = request.operations.into_iter().filter_map(|operation| {
                 let revision = revision_after(&operation);
                 let put = match operation.change {
-                    Change::Put { fields, .. } => {
+                    Change::Put { fields, .. } | Change::Import { fields, .. } => {
                         let Span { offset, length, checksum } = spans.next()?;
                         let span = Span { offset: start + offset, length, checksum };
                         Some((revision, fields, Location { file: file.clone(), span }))

@@ -68,6 +68,7 @@ fn encode_unchecked(
     for operation in operations {
         let (word, fields) = match &operation.change {
             Change::Put { fields, body } => ("put", Some((fields, body))),
+            Change::Import { fields, body, .. } => ("import", Some((fields, body))),
             Change::Delete => ("delete", None),
             Change::Check => continue,
         };
@@ -120,6 +121,9 @@ struct CommitLine<'a> {
 enum OperationLine<'a> {
     #[serde(borrow)]
     Put(PutLine<'a>),
+    /// As a put, but its revision need not follow from the one before.
+    #[serde(borrow)]
+    Import(PutLine<'a>),
     #[serde(borrow)]
     Delete(DeleteLine<'a>),
 }
@@ -163,6 +167,8 @@ pub(super) struct JournalOperation {
     pub(super) key: Key,
     /// `None` for a removal.
     pub(super) put: Option<(Revision, Fields, Span)>,
+    /// Whether the revision was chosen by whoever copied the record.
+    pub(super) imported: bool,
 }
 
 impl JournalCommit {
@@ -280,8 +286,10 @@ fn parse(payload: &[u8], payload_at: u64) -> Result<JournalCommit, String> {
     let line: CommitLine<'_> = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     let mut operations = Vec::with_capacity(line.ops.len());
     for operation in line.ops {
+        let imported = matches!(operation, OperationLine::Import(_));
         let (table, id, put) = match operation {
-            OperationLine::Put(PutLine { table, id, revision, fields, body }) => {
+            OperationLine::Put(line) | OperationLine::Import(line) => {
+                let PutLine { table, id, revision, fields, body } = line;
                 // The body borrows from the payload, so its address tells its place.
                 let within = body.get().as_ptr() as usize - payload.as_ptr() as usize;
                 let span = span(payload_at + within as u64, body.get()).map_err(|e| e.to_string())?;
@@ -292,7 +300,7 @@ fn parse(payload: &[u8], payload_at: u64) -> Result<JournalCommit, String> {
         if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(format!("an identifier of {} bytes", id.len()));
         }
-        operations.push(JournalOperation { key: Key::new(table, &*id), put });
+        operations.push(JournalOperation { key: Key::new(table, &*id), put, imported });
     }
     Ok(JournalCommit { offset: 0, length: 0, sequence: line.seq, operations })
 }

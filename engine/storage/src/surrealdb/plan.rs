@@ -25,7 +25,7 @@ impl Request {
     /// How much it adds to a transaction, in bytes.
     pub(super) fn size(&self) -> usize {
         let size = |operation: &Operation| match &operation.change {
-            Change::Put { body, .. } => 512 + operation.key.id.len() + body.get().len(),
+            Change::Put { body, .. } | Change::Import { body, .. } => 512 + operation.key.id.len() + body.get().len(),
             Change::Delete | Change::Check => 256 + operation.key.id.len(),
         };
         self.operations.iter().map(size).sum()
@@ -227,7 +227,7 @@ impl Writes {
             self.want.push(list([Value::RecordId(id.clone()), number(before)]));
         }
         match &operation.change {
-            Change::Put { fields, body } => {
+            Change::Put { fields, body } | Change::Import { fields, body, .. } => {
                 let row = content(key, revision_after(operation), fields, body);
                 let put = object([("id", Value::RecordId(id.clone())), ("rec", Value::Object(row))]);
                 if exists {
