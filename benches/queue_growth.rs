@@ -39,6 +39,7 @@ impl Sized {
         let store = Arc::new(FilesystemStore::open(FilesystemOptions::new(directory.path())).unwrap());
         let options = QueueOptions {
             engine: "bench".into(),
+            is_shared: false,
             boot_id: "bench".into(),
             retry: RetryPolicy::default(),
             grace_ms: 0,

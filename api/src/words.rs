@@ -73,6 +73,11 @@ words! {
         Succeeded, Failed, TimedOut, Cancelled, Lost, NotStarted, Unknown
 }
 words! {
+    /// What becomes of a running task whose engine is lost: its script is ended and another engine begins the
+    /// next attempt; or it waits for its engine, and its script goes on.
+    OnEngineLoss of work::OnEngineLoss: Retry, Hold
+}
+words! {
     /// Whether the engine takes new work: yes; no, it finishes what runs; no, it is about to stop.
     EngineMode of protocol::EngineMode: Active, Draining, Stopping
 }

@@ -28,6 +28,14 @@ pub enum StorageType {
 }
 
 impl StorageType {
+    /// Whether several engines may work on one storage.
+    pub fn is_shared(self) -> bool {
+        match self {
+            Self::Filesystem | Self::SurrealdbEmbedded => false,
+            Self::SurrealdbServer => true,
+        }
+    }
+
     /// The name, as on the command line.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@
 //! engine goes on where this one was, with the same scripts still running.
 //!
 //! - [`config`]: what it is told. [`engine`]: how the parts are put together, started and stopped.
+//! - [`membership`]: an engine among others on one store; [`follow`]: what the others have changed.
 //! - [`queue`]: every change of every task; [`schedule`], [`graph`] and [`backoff`] are its pure parts,
 //!   [`records`] how its things are stored.
 //! - [`dispatch`] turns ready tasks into attempts; [`supervisor`] stays with them; [`worker`] knows
@@ -27,8 +28,10 @@ pub mod engine;
 pub mod environments;
 pub mod events;
 pub mod fault;
+pub mod follow;
 pub mod graph;
 pub mod logs;
+pub mod membership;
 pub mod program;
 pub mod queue;
 pub mod reach;

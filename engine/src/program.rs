@@ -3,13 +3,19 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Arguments, Config, RUNNER_ARGUMENT};
-use crate::engine::Engine;
+use crate::engine::{Ended, Engine};
+
+/// Between two tries to take a new seat.
+const OPEN_AGAIN_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The program's entry.
 pub fn main() -> ExitCode {
@@ -37,13 +43,42 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async move {
-        let engine = Engine::open(config).await?;
+        let mut engine = Engine::open(config.clone()).await?;
         if detached {
             // Nothing of the directory it was started in is held from here on.
             std::env::set_current_dir("/").context("cannot change to the root directory")?;
         }
-        engine.run().await
+        while engine.run().await? == Ended::Unseated {
+            let Some(next) = open_again(&config).await? else { return Ok(()) };
+            engine = next;
+        }
+        Ok(())
     })
+}
+
+/// Opens an engine that has lost its seat again, as long as it takes: the storage may be out of reach, which
+/// is why it lost its seat. `None` when somebody stops it meanwhile.
+async fn open_again(config: &Config) -> anyhow::Result<Option<Engine>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        let wait = tokio::select! {
+            opened = Engine::open(config.clone()) => match opened {
+                Ok(engine) => return Ok(Some(engine)),
+                Err(error) => {
+                    warn!(error = format!("{error:#}"), "the engine cannot take a new seat; trying again");
+                    tokio::time::sleep(OPEN_AGAIN_INTERVAL)
+                }
+            },
+            _ = interrupt.recv() => return Ok(None),
+            _ = terminate.recv() => return Ok(None),
+        };
+        tokio::select! {
+            () = wait => {}
+            _ = interrupt.recv() => return Ok(None),
+            _ = terminate.recv() => return Ok(None),
+        }
+    }
 }
 
 fn log_to_stderr(config: &Config) -> anyhow::Result<()> {

@@ -134,6 +134,16 @@ impl Schedule {
         self.entries.contains_key(&id)
     }
 
+    /// The pending tasks.
+    pub fn ids(&self) -> impl Iterator<Item = TaskId> {
+        self.entries.keys().copied()
+    }
+
+    /// The revision of a pending task's record that its entry was made from.
+    pub fn revision(&self, id: TaskId) -> Option<u64> {
+        self.entries.get(&id).map(|(entry, _)| entry.revision)
+    }
+
     /// Takes in a pending task, in place of what it knew of the same task.
     pub fn insert(&mut self, entry: Entry) {
         self.remove(entry.id);
@@ -233,9 +243,35 @@ impl Schedule {
         self.refresh(group_name);
     }
 
-    /// A lock that is held already, found at start.
+    /// A lock that is held already, found at start or learnt from another engine.
     pub fn hold(&mut self, lock: &str, holder: TaskId) {
-        self.locks.insert(lock.to_owned(), holder);
+        let before = self.locks.insert(lock.to_owned(), holder);
+        if before != Some(holder) {
+            self.admit(lock, holder);
+        }
+    }
+
+    /// A lock that nobody holds, whoever was thought to.
+    pub fn free(&mut self, lock: &str) {
+        if self.locks.remove(lock).is_some() {
+            self.offer(lock);
+        }
+    }
+
+    /// The locks that are held.
+    pub fn held_locks(&self) -> Vec<String> {
+        self.locks.keys().cloned().collect()
+    }
+
+    /// Lets the parked tasks of the holder of a lock go on: they share it.
+    fn admit(&mut self, lock: &str, holder: TaskId) {
+        let Some(groups) = self.parked.get(lock) else { return };
+        let is_holders = |id: &TaskId| self.entries.get(id).is_some_and(|(entry, _)| entry.holder == holder);
+        let admitted: Vec<TaskId> =
+            groups.values().flatten().map(|(_, id)| *id).filter(|id| is_holders(id)).collect();
+        for id in admitted {
+            self.settle(id);
+        }
     }
 
     /// A holder gives a lock back, if it has it.

@@ -14,8 +14,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::environment::EnvironmentId;
-use orchestrator_protocol::task::{Action, AttemptOutcome, Progress, Task, TaskId, Work};
+use orchestrator_protocol::task::{Action, AttemptOutcome, OnEngineLoss, Progress, Task, TaskId, Work};
 use orchestrator_runner::attempt::{Attempt, AttemptState};
+use orchestrator_runner::spec::Spec;
 use orchestrator_runner::status::{Reason, Status};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,6 +29,7 @@ use crate::action_log::ActionLog;
 use crate::config::Config;
 use crate::environments::{TestEnvironments, environment_of};
 use crate::logs::blocking;
+use crate::membership::Membership;
 use crate::queue::Queue;
 use crate::queue::claim::Claimed;
 use crate::queue::finish::Ending;
@@ -62,6 +64,8 @@ pub struct Supervisor {
     tracker: TaskTracker,
     /// Fires when the engine ends and leaves scripts running.
     leave: CancellationToken,
+    /// Where several engines share the store: this one's place among them.
+    membership: Option<Arc<Membership>>,
 }
 
 impl Supervisor {
@@ -73,8 +77,17 @@ impl Supervisor {
         environments: Arc<TestEnvironments>,
         tracker: TaskTracker,
         leave: CancellationToken,
+        membership: Option<Arc<Membership>>,
     ) -> Self {
-        Self { queue, config, programs, environments, tracker, leave }
+        Self { queue, config, programs, environments, tracker, leave, membership }
+    }
+
+    /// Waits until others may soon begin anew what this engine does itself.
+    async fn overdue(&self) {
+        match &self.membership {
+            Some(membership) => membership.overdue().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Where the attempt of a task with a fence is kept.
@@ -150,6 +163,10 @@ impl Supervisor {
             performed = self.environments.perform(task, action, context) => performed,
             // The next engine does it again, and finds what there is.
             () = self.leave.cancelled() => return,
+            () = self.overdue() => {
+                warn!("the engine's lease was not renewed in time; its step is broken off, to be done again");
+                return self.hand_back(task).await;
+            }
         };
         let ending = match performed {
             Ok(ending) => ending,
@@ -166,13 +183,20 @@ impl Supervisor {
         info!(outcome = ?ending.outcome, error = ending.error, "action ended");
     }
 
+    /// The file with the deadline of the task's script, where it has one.
+    fn lease_file(&self, task: &Task) -> Option<String> {
+        let membership = self.membership.as_ref().filter(|_| task.on_engine_loss == OnEngineLoss::Retry)?;
+        Some(membership.lease_file().to_string_lossy().into_owned())
+    }
+
     async fn command(&self, task: Task, cancel: CancellationToken) {
         if cancel.is_cancelled() {
             self.finish(&task, Ending::bare(AttemptOutcome::Cancelled, None)).await;
             return;
         }
+        let lease_file = self.lease_file(&task);
         let spec = match self.programs.spec(&task, &self.config) {
-            Ok(spec) => spec,
+            Ok(spec) => Spec { lease_file, ..spec },
             Err(problem) => {
                 self.finish(&task, Ending::bare(AttemptOutcome::NotStarted, Some(problem.message))).await;
                 return;
@@ -415,6 +439,7 @@ fn ending(status: Status, output: Option<String>) -> Ending {
         Reason::Exited => AttemptOutcome::Failed,
         Reason::TimedOut => AttemptOutcome::TimedOut,
         Reason::Cancelled => AttemptOutcome::Cancelled,
+        Reason::LeaseLost => AttemptOutcome::Lost,
         Reason::StartFailed { .. } => AttemptOutcome::NotStarted,
     };
     let error = (outcome != AttemptOutcome::Succeeded).then(|| describe(&status));
@@ -437,6 +462,9 @@ fn describe(status: &Status) -> String {
         (Reason::StartFailed { error }, _) => error.clone(),
         (Reason::TimedOut, _) => "it took longer than it may".into(),
         (Reason::Cancelled, _) => "it was cancelled".into(),
+        (Reason::LeaseLost, _) => {
+            "its engine could not renew its lease in time, so the script was ended before another engine may start it again".into()
+        }
         (Reason::Exited, Some(failure)) if !failure.message.is_empty() => failure.message.clone(),
         (Reason::Exited, _) => {
             let how = match (status.exit_code, status.signal) {

@@ -6,4 +6,5 @@ pub mod engine;
 pub mod gate;
 pub mod history;
 pub mod queue;
+pub mod shared;
 pub mod wait;

@@ -27,8 +27,8 @@ use orchestrator_protocol::request::{
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::submit::{Submitted, SubmittedTask};
 use orchestrator_protocol::task::{
-    Attempt, AttemptOutcome, Command, Program, Progress, RetryPolicy, SecretReference, Task, TaskId,
-    TaskStatus, Work,
+    Attempt, AttemptOutcome, Command, OnEngineLoss, Program, Progress, RetryPolicy, SecretReference, Task,
+    TaskId, TaskStatus, Work,
 };
 use orchestrator_protocol::{Error, Result};
 use serde_json::Value;
@@ -370,6 +370,7 @@ pub fn task() -> Task {
         retry: RetryPolicy::default(),
         timeout_ms: Some(60_000),
         grace_ms: 10_000,
+        on_engine_loss: OnEngineLoss::default(),
         not_before: None,
         idempotency_key: None,
         created_at: at(1),

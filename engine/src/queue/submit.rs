@@ -271,6 +271,7 @@ impl Queue {
             retry: self.checked_retry(new.retry)?,
             timeout_ms: checked_timeout(new.timeout_ms)?,
             grace_ms: new.grace_ms.unwrap_or(self.options.grace_ms),
+            on_engine_loss: new.on_engine_loss.unwrap_or_default(),
             not_before: new.not_before,
             ..self.new_task(task_name, Work::Command(command), &group)
         })

@@ -102,6 +102,10 @@ pub enum StoreError {
         /// The database's words.
         reason: String,
     },
+    /// The author has lost its seat among those who share the store: others have taken over its work, or
+    /// are about to. Nothing was written, and nothing will be in this life of it.
+    #[error("this engine has lost its seat: others have taken over its work")]
+    Unseated,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

@@ -25,7 +25,9 @@ impl Request {
     /// How much it adds to a transaction, in bytes.
     pub(super) fn size(&self) -> usize {
         let size = |operation: &Operation| match &operation.change {
-            Change::Put { body, .. } | Change::Import { body, .. } => 512 + operation.key.id.len() + body.get().len(),
+            Change::Put { body, .. } | Change::Import { body, .. } => {
+                512 + operation.key.id.len() + body.get().len()
+            }
             Change::Delete | Change::Check => 256 + operation.key.id.len(),
         };
         self.operations.iter().map(size).sum()
