@@ -60,10 +60,39 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
             let store = tokio::task::spawn_blocking(move || open_filesystem(&options, &socket)).await??;
             Ok(Arc::new(store))
         }
-        other @ (StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer) => {
-            bail!("this build has no storage '{}': use --storage-type filesystem", other.as_str())
-        }
+        StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer => open_surrealdb(config).await,
     }
+}
+
+/// Opens one of the backends on SurrealDB.
+#[cfg(feature = "surrealdb")]
+async fn open_surrealdb(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    use orchestrator_storage::surrealdb::{Credentials, EmbeddedOptions, ServerOptions, SurrealStore};
+
+    if config.storage_type == StorageType::SurrealdbEmbedded {
+        let options = EmbeddedOptions::new(&config.data_dir);
+        return Ok(Arc::new(SurrealStore::open_embedded(options).await?));
+    }
+    let settings = config.surrealdb.clone();
+    let Some(url) = settings.url else {
+        bail!("--storage-type surrealdb-server needs the server's address: use --surrealdb-url")
+    };
+    let mut options = ServerOptions::new(url);
+    options.namespace = settings.namespace.unwrap_or(options.namespace);
+    options.database = settings.database.unwrap_or(options.database);
+    options.credentials = match (settings.username, settings.password) {
+        (Some(username), Some(password)) => Some(Credentials { username, password }),
+        (None, None) => None,
+        (Some(_), None) => bail!("the SurrealDB user has no password: use --surrealdb-password-file"),
+        (None, Some(_)) => bail!("the SurrealDB password has no user: use --surrealdb-username"),
+    };
+    Ok(Arc::new(SurrealStore::open_server(options).await?))
+}
+
+/// Says what to do for a storage that is not in this build.
+#[cfg(not(feature = "surrealdb"))]
+async fn open_surrealdb(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    bail!("this build has no storage '{}': build with --features surrealdb", config.storage_type.as_str())
 }
 
 /// Opens the filesystem backend. While another engine has it that serves nobody any more, because it is

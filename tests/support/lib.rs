@@ -7,4 +7,6 @@ pub mod gate;
 pub mod history;
 pub mod queue;
 pub mod shared;
+#[cfg(feature = "surrealdb")]
+pub mod surrealdb;
 pub mod wait;
