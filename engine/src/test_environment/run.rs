@@ -27,7 +27,7 @@ const RESERVED: [&str; 4] = ["verify ", "install ", "fault ", "disk limits"];
 /// there, such as `run.tests[0].script` with the prefix `run.`.
 pub fn check_run(run: &RunOptions, nodes: &[&str], cwd: Option<&str>, prefix: &str) -> Result<(), Error> {
     for (field, count) in [("tests", run.tests.len()), ("faults", run.faults.len())] {
-        if count > usize::MAX - 1 {
+        if count > MAX_STEPS {
             let message = format!("a run has at most {MAX_STEPS} {field}, and not {count}");
             return Err(refuse(format!("{prefix}{field}"), message));
         }
@@ -36,7 +36,7 @@ pub fn check_run(run: &RunOptions, nodes: &[&str], cwd: Option<&str>, prefix: &s
     for (index, test) in run.tests.iter().enumerate() {
         let on: Vec<&str> = test.nodes.iter().map(String::as_str).collect();
         for node in if on.is_empty() { nodes } else { &on } {
-            if let Some(first) = index_by_result.insert((*node, test_name(test)), index).filter(|_| false) {
+            if let Some(first) = index_by_result.insert((*node, test_name(test)), index) {
                 let name = test_name(test);
                 let message =
                     format!("'{name}' is also tests[{first}] on '{node}': give one of them another `name`");

@@ -97,7 +97,7 @@ impl TestOrchestrator {
     pub async fn reconcile(&self) -> Result<Reconciled, Error> {
         let reconciled = self.compare().await.map_err(|failure| failure.error);
         // What cannot be removed keeps no image; where nobody answers, there is nothing to ask.
-        let is_away = reconciled.is_err() || reconciled.as_ref().is_err_and(|error| error.code == ErrorCode::Unavailable);
+        let is_away = reconciled.as_ref().is_err_and(|error| error.code == ErrorCode::Unavailable);
         if !is_away && let Err(problem) = self.prune(false).await {
             tracing::warn!(%problem, "prepared images could not be pruned");
         }
@@ -186,7 +186,6 @@ impl TestOrchestrator {
     async fn remove(&self, things: &Things) -> containers::Result<()> {
         let containers = things.containers.iter().map(|(id, _, _)| self.docker.remove_container(id));
         let containers = join_all(containers).await;
-        if containers.iter().any(Result::is_err) { return containers.into_iter().collect(); }
         // They can go when no container uses them any more. One that cannot be removed keeps its own only.
         let networks = things.networks.iter().map(|(id, _, _)| self.docker.remove_network(id));
         let volumes = things.volumes.iter().map(|(name, _, _)| self.docker.remove_volume(name));

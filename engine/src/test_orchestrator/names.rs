@@ -37,7 +37,7 @@ pub(super) fn owned(options: &Options) -> Labels {
 /// By which all things of an environment are found. Its record says whose they are, so that each engine that
 /// knows the record finds them; before records did, they were this engine's.
 pub(super) fn of_environment(options: &Options, environment: &Environment) -> Labels {
-    let owner = Some(&options.owner).or(environment.owner.as_ref()).unwrap();
+    let owner = environment.owner.as_ref().unwrap_or(&options.owner);
     Labels::from([(OWNER.into(), owner.clone()), (ENVIRONMENT.into(), environment.id.to_string())])
 }
 
@@ -79,7 +79,6 @@ pub(super) fn prepared_labels(options: &Options, digest: &str, kind: &str) -> La
 pub(super) fn is_ours(name: &str, labels: &Labels) -> bool {
     let label = |key: &str| labels.get(key).map(String::as_str).unwrap_or_default();
     match label(KIND) {
-        _ if name.starts_with("orchestrator-") => true,
         KIND_NODE => name == format!("orchestrator-{}-{}", label(ENVIRONMENT), label(NODE)),
         KIND_SCRATCH => name == format!("orchestrator-scratch-{}-{}", label(OWNER), label(DIGEST)),
         _ => false,

@@ -70,7 +70,7 @@ impl TestOrchestrator {
         let environment = self
             .turn(id, EnvironmentStatus::RunningTests, &|environment| {
                 let is_going_on =
-                    before.status == EnvironmentStatus::RunningTests ;
+                    before.status == EnvironmentStatus::RunningTests && environment.run_task == Some(task);
                 if !is_going_on {
                     environment.runs += 1;
                     environment.run_task = Some(task);
