@@ -85,7 +85,8 @@ impl Batch {
 
 /// Reads records, several at a time, in the order of the keys.
 async fn read_all(store: &dyn Store, keys: &[Key]) -> StoreResult<Vec<Option<Record>>> {
-    stream::iter(keys).map(|key| store.get(key)).buffered(READS).try_collect().await
+    let reads: Vec<_> = keys.iter().map(|key| store.get(key)).collect();
+    stream::iter(reads).buffered(READS).try_collect().await
 }
 
 impl<'s> Copier<'s> {
