@@ -30,7 +30,7 @@ fn every_line_of_the_page_does_what_it_says() {
     let page = Page::read();
     let _servers = Servers::none(&docker);
     // Before the engine, so that it is gone when what it may have left is removed.
-    let mut queued = Queued { docker: docker.clone(), ..Queued::default() };
+    let mut queued = Queued::nothing(&docker);
     let mut door = Door::closed(&["--nu-path", nu.to_str().unwrap()]);
     let image = image();
     for (name, content) in &page.files {
@@ -55,7 +55,6 @@ fn every_line_of_the_page_does_what_it_says() {
 
 /// What was queued or started last, as the lines of the page name it. What a failure leaves of the environment is
 /// removed.
-#[derive(Default)]
 struct Queued {
     docker: PathBuf,
     /// `$ID`
@@ -67,6 +66,11 @@ struct Queued {
 }
 
 impl Queued {
+    fn nothing(docker: &Path) -> Self {
+        let [id, environment, migration] = std::array::from_fn(|_| String::new());
+        Self { docker: docker.to_owned(), id, environment, migration }
+    }
+
     fn take_note(&mut self, data: &Value) {
         if let Some(id) = data.as_str() {
             id.clone_into(&mut self.id);
@@ -222,7 +226,7 @@ fn the_documented_environments_are_made_tested_and_removed() {
             let text = body.to_string().replace("debian:12", &image);
             let answer = door.post("/test/environments/create", &text);
             assert_eq!(answer.status, 202, "{answer:?}");
-            let mut queued = Queued { docker: docker.clone(), ..Queued::default() };
+            let mut queued = Queued::nothing(&docker);
             queued.take_note(&answer.json()["data"]);
             (body, queued)
         })

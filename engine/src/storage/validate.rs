@@ -124,7 +124,7 @@ fn space(directory: &Path, from: &Place) -> Check {
         "filesystem" => 2 * taken(&Path::new(&from.location).join("queue.rkvs")),
         _ => 0,
     } + RESERVE_BYTES;
-    let found = match statvfs(&nearest(directory)) {
+    let found = match statvfs(nearest(directory)) {
         Ok(of) if of.f_bavail.saturating_mul(of.f_frsize) >= needed => {
             Ok(format!("{} bytes free, {needed} may be needed", of.f_bavail.saturating_mul(of.f_frsize)))
         }
