@@ -28,7 +28,7 @@ def main [
     let given = {from: $from, to: $to, source-dir: $source_dir, target-dir: $target_dir, data-dir: $data_dir} | given
     if $interactive { return (wizard $given) }
     if $dry_run { return (checked $given) }
-    run migrate $given
+    storage migrate $given
 }
 
 # Checks whether the records could be moved; nothing is changed.
@@ -44,7 +44,7 @@ def "main validate" [
 
 # What a check has found; ends the script where the records cannot be moved.
 def checked [given: record]: nothing -> record {
-    let found = run validate $given
+    let found = storage validate $given
     if not $found.possible {
         print --stderr ($found.checks | where state != ok | each {|check| $"($check.check): ($check.found); ($check.advice)" } | str join "\n")
         exit 1
@@ -59,7 +59,7 @@ def wizard [given: record]: nothing -> any {
         if $to == surrealdb-server { null } else { ask "Its directory (empty for the data directory):" }
     }
     let all = $given | merge ({to: $to, target-dir: ($target | if ($in | is-empty) { null } else { $in | path expand })} | given)
-    let found = run validate $all
+    let found = storage validate $all
     print $"from  ($found.from.type) in ($found.from.location)"
     print $"to    ($found.to.type) in ($found.to.location)"
     print ($found.checks | select check state found advice)
@@ -68,12 +68,14 @@ def wizard [given: record]: nothing -> any {
         print "Nothing was changed."
         return
     }
-    run migrate $all
+    storage migrate $all
 }
 
+# A line that somebody types, or that a program has written for us: `input` knows terminals only.
 def ask [question: string]: nothing -> string {
     print --no-newline $"($question) "
-    input | str trim
+    let line = if (is-terminal --stdin) { input } else { ^sh -c 'IFS= read -r line || exit 1; printf %s "$line"' }
+    $line | str trim
 }
 
 # One of the kinds of storage.
@@ -93,7 +95,7 @@ def given []: record -> record {
 }
 
 # Lets the plugin do it, which asks the engine or looks itself; of another source, the engine's program.
-def run [command: string, given: record]: nothing -> record {
+def storage [command: string, given: record]: nothing -> record {
     if ($given.from? == null) and ($given.source-dir? == null) { return (by-plugin $command $given) }
     let words = $given | items {|option, value| [$"--($option)" $value] } | flatten
     let answer = ^(engine) storage $command --json ...$words | complete

@@ -43,7 +43,7 @@ export def "test the records of an engine are checked and moved while it works" 
     }
 }
 
-export def "test the wizard asks, checks and asks once more" [] {
+export def "test the wizard asks and checks and asks once more" [] {
     with-user {|user|
         let to = $user.home | path join chosen
         $user | value "orchestrator start | ignore"
