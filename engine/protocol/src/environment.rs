@@ -585,6 +585,10 @@ pub struct Environment {
     pub request: EnvironmentRequest,
     /// The engine that made it.
     pub engine: String,
+    /// Whose its things in Docker are: the data of that engine, which they carry as a label. Records that
+    /// are older do not have it.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Its network in Docker.
     #[serde(default)]
     pub network: Option<NetworkInfo>,
