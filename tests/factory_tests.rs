@@ -41,7 +41,10 @@ async fn a_storage_that_is_not_built_in_is_refused_with_the_feature() {
     let directory = tempfile::tempdir().unwrap();
     for storage in ["surrealdb-embedded", "surrealdb-server"] {
         let refused = open_store(&config(directory.path(), Some(storage))).await.err().unwrap().to_string();
-        assert_eq!(refused, format!("this build has no storage '{storage}': build with --features surrealdb"));
+        assert_eq!(
+            refused,
+            format!("this build has no storage '{storage}': build with --features surrealdb")
+        );
     }
     assert!(!directory.path().join("orchestrator.db").exists());
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use orchestrator_storage::surrealdb::{Credentials, ServerOptions, bootstrap};
+use orchestrator_storage::surrealdb::{Credentials, ServerOptions};
 use tempfile::TempDir;
 
 use crate::wait::until;
@@ -17,15 +17,17 @@ pub struct SurrealServer {
     address: SocketAddr,
     directory: TempDir,
     child: Option<Child>,
+    /// Whether it lets everybody in. A password takes seconds to check in an unoptimised server.
+    is_open: bool,
     databases: AtomicU32,
 }
 
 impl SurrealServer {
-    /// Starts the server program and waits until it listens.
+    /// Starts the server program and waits until it listens. An open one lets everybody in.
     ///
     /// # Panics
     /// When it does not.
-    pub fn start(program: &str) -> Self {
+    pub fn start(program: &str, is_open: bool) -> Self {
         // The port is free at this moment; the server takes it at once.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut server = Self {
@@ -33,6 +35,7 @@ impl SurrealServer {
             address,
             directory: tempfile::tempdir().unwrap(),
             child: None,
+            is_open,
             databases: AtomicU32::new(0),
         };
         server.resume();
@@ -49,6 +52,7 @@ impl SurrealServer {
             .args(["start", "--no-banner", "--log", "warn", "--user", "root", "--pass", "root", "--bind"])
             .arg(self.address.to_string())
             .arg(format!("rocksdb://{}", self.records().display()))
+            .args(self.is_open.then_some("--unauthenticated"))
             // The suite's largest body is larger than what a server takes over HTTP by itself.
             .env("SURREAL_HTTP_MAX_RPC_BODY_SIZE", "67108864")
             .stdin(Stdio::null())
@@ -84,19 +88,17 @@ impl SurrealServer {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// How to open a store in a new database of its own, as a user of that database; `scheme` is `ws` or
-    /// `http`.
-    ///
-    /// # Panics
-    /// When the server does not let the database be made.
-    pub async fn database(&self, scheme: &str) -> ServerOptions {
+    /// How to open a store in a new database of its own; `scheme` is `ws` or `http`. Where the server is
+    /// not open, an administrator has to prepare it first.
+    pub fn database(&self, scheme: &str) -> ServerOptions {
         let n = self.databases.fetch_add(1, Ordering::Relaxed);
         let mut options = ServerOptions::new(format!("{scheme}://{}", self.address));
         options.namespace = format!("suite_{n}");
-        // Its password has what must be escaped.
-        let password = "it's a \\ \"secret\"".to_owned();
-        options.credentials = Some(Credentials { username: "engine".to_owned(), password });
-        bootstrap(self.root(), &options).await.unwrap();
+        if !self.is_open {
+            // The password has what must be escaped.
+            let password = "it's a \\ \"secret\"".to_owned();
+            options.credentials = Some(Credentials { username: "engine".to_owned(), password });
+        }
         options
     }
 
