@@ -7,6 +7,7 @@ use orchestrator_protocol::environment as test;
 use orchestrator_protocol::event::OutputStream as ProtocolStream;
 use orchestrator_protocol::provision::Operation as ProtocolOperation;
 use orchestrator_protocol::request as protocol;
+use orchestrator_protocol::storage;
 use orchestrator_protocol::task as work;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
@@ -71,6 +72,15 @@ words! {
     /// How an attempt ended.
     AttemptOutcome of work::AttemptOutcome:
         Succeeded, Failed, TimedOut, Cancelled, Lost, NotStarted, Unknown
+}
+identifier! {
+    /// The identifier of a migration: a UUID that sorts by the time it was started.
+    MigrationId
+}
+words! {
+    /// How far a migration is: it is under way; the records have moved; they have not, and `error` says
+    /// why; somebody called it off.
+    MigrationStatus of storage::MigrationStatus: Running, Completed, Failed, Cancelled, Unknown
 }
 words! {
     /// What becomes of a running task whose engine is lost: its script is ended and another engine begins the

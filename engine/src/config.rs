@@ -103,6 +103,10 @@ pub struct Arguments {
     /// A file with the user's password
     #[arg(long, env = "ORCHESTRATOR_SURREALDB_PASSWORD_FILE", value_name = "FILE")]
     pub surrealdb_password_file: Option<PathBuf>,
+    /// Directory that holds the filesystem storage, where that is not the data directory [default: the
+    /// data directory]
+    #[arg(long, env = "ORCHESTRATOR_STORAGE_DIR", value_name = "DIR")]
+    pub storage_dir: Option<PathBuf>,
 
     /// The Nushell that runs scripts [default: nu, looked for on the PATH]
     #[arg(long, env = "ORCHESTRATOR_NU_PATH", value_name = "FILE")]
@@ -156,6 +160,7 @@ struct File {
     surrealdb_database: Option<String>,
     surrealdb_username: Option<String>,
     surrealdb_password_file: Option<PathBuf>,
+    storage_dir: Option<PathBuf>,
     nu_path: Option<PathBuf>,
     provisioning_path: Option<PathBuf>,
     max_parallel: Option<u32>,
@@ -387,6 +392,8 @@ pub struct Config {
     pub storage_type: StorageType,
     /// The SurrealDB server.
     pub surrealdb: SurrealdbSettings,
+    /// The directory that holds the filesystem storage, absolute.
+    pub storage_dir: PathBuf,
     /// The Nushell.
     pub nu_path: PathBuf,
     /// The provisioning program; `None` for the engine's own.
@@ -495,6 +502,10 @@ impl Config {
                 "max_parallel is 0, which would run nothing: use 1 or more".into(),
             ));
         }
+        let storage_dir = match arguments.storage_dir.or(file.storage_dir) {
+            Some(path) => absolute(&path)?,
+            None => data_dir.clone(),
+        };
         let RetrySettings { max_retries, base_ms, cap_ms } = file.retry;
         let (runner, runner_args) = runner_program()?;
         let password_file = arguments.surrealdb_password_file.or(file.surrealdb_password_file);
@@ -516,6 +527,7 @@ impl Config {
             reach: Reach { working_dir, script_roots },
             storage_type: arguments.storage_type.or(file.storage_type).unwrap_or_default(),
             surrealdb,
+            storage_dir,
             nu_path: arguments
                 .nu_path
                 .or(file.nu_path)

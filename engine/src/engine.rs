@@ -21,6 +21,7 @@ use orchestrator_protocol::service::Service;
 use orchestrator_protocol::task::{DEFAULT_GRACE_MS, TaskId};
 use orchestrator_runner::attempt::{Attempt, AttemptState};
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
+use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::{Store, StoreError, StoreResult};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -37,9 +38,10 @@ use crate::membership::{About, LeaseTimes, Membership};
 use crate::queue::{Queue, QueueOptions};
 use crate::records::task_key;
 use crate::service::EngineService;
+use crate::storage::migrations::Migrations;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
-use crate::{dispatch, server};
+use crate::{dispatch, server, storage};
 
 /// Between two looks for what has had its time.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
@@ -55,7 +57,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     match config.storage_type {
         StorageType::Filesystem => {
-            let options = FilesystemOptions::new(&config.data_dir);
+            let options = FilesystemOptions::new(&config.storage_dir);
             let socket = config.socket.clone();
             let store = tokio::task::spawn_blocking(move || open_filesystem(&options, &socket)).await??;
             Ok(Arc::new(store))
@@ -178,7 +180,7 @@ impl Engine {
             .mode(0o700)
             .create(config.attempts_dir())
             .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
-        let store = open_store(&config).await?;
+        let (config, store) = storage::open_truth(config).await?;
         if config.storage_type.is_shared() {
             return Self::on_shared_store(config, store, LeaseTimes::default()).await;
         }
@@ -188,7 +190,9 @@ impl Engine {
     /// The same, on a storage that is open already and that no other engine uses.
     pub async fn on_store(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
         let member = owner(&config).context("cannot name the data directory")?;
-        Self::build(config, store, member, None).await
+        let switching = Arc::new(SwitchingStore::new(store));
+        let store = Arc::clone(&switching) as Arc<dyn Store>;
+        Self::build(config, switching, store, member, None).await
     }
 
     /// The same, on a storage that is open already and that other engines may use. All of them must have
@@ -204,6 +208,8 @@ impl Engine {
                 .await??;
         let member = owner(&config).context("cannot name the data directory")?;
         let life = Uuid::new_v4().to_string();
+        let switching = Arc::new(SwitchingStore::guarded(store).await.context("cannot read the storage")?);
+        let store = Arc::clone(&switching) as Arc<dyn Store>;
         let membership =
             Membership::join(store, member.clone(), life, about(&config)?, times, &config.data_dir)
                 .await
@@ -218,14 +224,16 @@ impl Engine {
         let after = seated.sequence().await.context("cannot read the storage")?;
         let attempts_dir = config.attempts_dir();
         let store = Arc::clone(&seated) as Arc<dyn Store>;
-        let mut engine = Self::build(config, store, member, Some(&membership)).await?;
+        let mut engine = Self::build(config, switching, store, member, Some(&membership)).await?;
         let follower = Follower::new(Arc::clone(&engine.queue), seated, attempts_dir, after);
         engine.sharing = Some(Sharing { membership, follower, keeper, lock });
         Ok(engine)
     }
 
+    /// `store` is what the engine works on: `switching`, or what stands before it.
     async fn build(
         config: Config,
+        switching: Arc<SwitchingStore>,
         store: Arc<dyn Store>,
         member: String,
         membership: Option<&Arc<Membership>>,
@@ -269,6 +277,7 @@ impl Engine {
         let service = Arc::new(EngineService {
             queue: Arc::clone(&queue),
             environments,
+            migrations: Migrations::new(switching, Arc::clone(&config)),
             config: Arc::clone(&config),
             programs,
             started_at: Utc::now(),

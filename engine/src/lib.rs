@@ -14,7 +14,7 @@
 //!   it is made of, [`toml_text`] says where in a file a mistake is.
 //! - [`containers`]: what is needed of a container engine; [`container_manager`]: Docker as one.
 //! - [`service`] answers requests, [`server`] carries them over the local socket, [`doctor`] checks the
-//!   set-up.
+//!   set-up. [`storage`] opens the storage that is the truth, and moves the records elsewhere.
 
 pub mod action_log;
 pub mod actions;
@@ -39,6 +39,7 @@ pub mod records;
 pub mod schedule;
 pub mod server;
 pub mod service;
+pub mod storage;
 pub mod supervisor;
 pub mod taskservs;
 pub mod test_environment;

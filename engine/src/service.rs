@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::environments::TestEnvironments;
 use crate::events::{Listener, NoEvent};
 use crate::queue::{Pauses, Queue};
+use crate::storage::migrations::Migrations;
 use crate::worker::Programs;
 use crate::{doctor, logs, records};
 
@@ -37,6 +38,8 @@ pub struct EngineService {
     pub queue: Arc<Queue>,
     /// The test environments.
     pub environments: Arc<TestEnvironments>,
+    /// What moves the records.
+    pub migrations: Arc<Migrations>,
     /// What the engine was told.
     pub config: Arc<Config>,
     /// The programs it runs.
@@ -122,6 +125,20 @@ impl Service for EngineService {
             }
             Request::Resume(request) => {
                 Response::Resume(pauses(self.queue.pause(request.group.as_deref(), false).await?))
+            }
+            Request::GetStorage(_) => Response::GetStorage(Box::new(self.migrations.report().await?)),
+            Request::ValidateMigration(request) => {
+                Response::ValidateMigration(Box::new(self.migrations.validate(&request.to).await?))
+            }
+            Request::StartMigration(request) => {
+                Response::StartMigration(Box::new(self.migrations.start(&request.to).await?))
+            }
+            Request::ListMigrations(_) => Response::ListMigrations(self.migrations.list()),
+            Request::GetMigration(request) => {
+                Response::GetMigration(Box::new(self.migrations.get(request.id)?))
+            }
+            Request::CancelMigration(request) => {
+                Response::CancelMigration(Box::new(self.migrations.cancel(request.id)?))
             }
             Request::Stop(request) => {
                 // From the answer on nothing new is taken.

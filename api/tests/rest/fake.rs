@@ -25,6 +25,7 @@ use orchestrator_protocol::request::{
     ReasonKind, Request, Response, Stopping, StorageStatus, Subscription, TaskPage,
 };
 use orchestrator_protocol::service::{Caller, Service};
+use orchestrator_protocol::storage::{Migration, MigrationStatus, StoragePlace, StorageReport, Validation};
 use orchestrator_protocol::submit::{Submitted, SubmittedTask};
 use orchestrator_protocol::task::{
     Attempt, AttemptOutcome, Command, OnEngineLoss, Program, Progress, RetryPolicy, SecretReference, Task,
@@ -158,6 +159,22 @@ pub fn healthy(request: &Request) -> Result<Response> {
         Request::Retry(_) => Response::Retry(Changed { task: Box::new(task()), others: vec![id(4)] }),
         Request::Pause(_) => Response::Pause(QueuePauses { all: false, groups: vec!["staging".into()] }),
         Request::Resume(_) => Response::Resume(QueuePauses { all: false, groups: Vec::new() }),
+        Request::GetStorage(_) => Response::GetStorage(Box::new(storage_report())),
+        Request::ValidateMigration(_) => Response::ValidateMigration(Box::new(Validation {
+            from: storage_place("one"),
+            to: storage_place("two"),
+            is_possible: false,
+            checks: vec![Check {
+                name: "space".into(),
+                state: CheckState::Failed,
+                found: "5 bytes free".into(),
+                advice: Some("free some space".into()),
+            }],
+        })),
+        Request::StartMigration(_) => Response::StartMigration(Box::new(migration())),
+        Request::ListMigrations(_) => Response::ListMigrations(vec![migration()]),
+        Request::GetMigration(_) => Response::GetMigration(Box::new(migration())),
+        Request::CancelMigration(_) => Response::CancelMigration(Box::new(migration())),
         Request::Stop(_) => Response::Stop(Stopping { running: 2 }),
         Request::CreateEnvironment(_) => Response::CreateEnvironment(queued()),
         Request::RunEnvironment(_) => Response::RunEnvironment(queued()),
@@ -170,6 +187,44 @@ pub fn healthy(request: &Request) -> Result<Response> {
             Response::PrunePrepared(Pruned { images: vec!["sha256:12".into()], bytes: 1 << 20 })
         }
     })
+}
+
+/// A place on a disk.
+pub fn storage_place(name: &str) -> StoragePlace {
+    StoragePlace { backend: "filesystem".into(), location: format!("/var/lib/{name}") }
+}
+
+/// A storage that has moved once.
+pub fn storage_report() -> StorageReport {
+    StorageReport {
+        place: storage_place("one"),
+        state: "active".into(),
+        epoch: 1,
+        other: None,
+        writable: true,
+        reason: None,
+        free_bytes: Some(1 << 30),
+        tables: [("task".to_owned(), 3)].into(),
+    }
+}
+
+/// A migration that has ended.
+pub fn migration() -> Migration {
+    Migration {
+        id: "01890a5d-ac96-774b-bcce-b302099a80dd".parse().unwrap(),
+        status: MigrationStatus::Completed,
+        phase: "done".into(),
+        from: storage_place("one"),
+        to: storage_place("two"),
+        records_done: 3,
+        records_total: 3,
+        started_at: at(1),
+        ended_at: Some(at(2)),
+        checksum: Some("5e77".into()),
+        waited_us: Some(1_500),
+        error: None,
+        advice: Some("set storage_dir".into()),
+    }
 }
 
 /// A workflow that was submitted, with one task.

@@ -16,6 +16,10 @@ use crate::environment::{
 };
 use crate::event::EventCursor;
 use crate::provision::ProvisionRequest;
+use crate::storage::{
+    CancelMigration, GetMigration, GetStorage, ListMigrations, Migration, StartMigration, StorageReport,
+    ValidateMigration, Validation,
+};
 use crate::submit::{SubmitRequest, Submitted};
 use crate::task::{Task, TaskId, TaskKind, TaskStatus};
 
@@ -417,6 +421,18 @@ calls! {
     Pause(PauseQueue) -> QueuePauses, idempotent: true;
     /// Go on.
     Resume(ResumeQueue) -> QueuePauses, idempotent: true;
+    /// How the storage is.
+    GetStorage(GetStorage) -> Box<StorageReport>, idempotent: true;
+    /// Whether the records could be moved.
+    ValidateMigration(ValidateMigration) -> Box<Validation>, idempotent: true;
+    /// Move the records.
+    StartMigration(StartMigration) -> Box<Migration>, idempotent: false;
+    /// Migrations since the engine was started.
+    ListMigrations(ListMigrations) -> Vec<Migration>, idempotent: true;
+    /// One migration.
+    GetMigration(GetMigration) -> Box<Migration>, idempotent: true;
+    /// Call a migration off.
+    CancelMigration(CancelMigration) -> Box<Migration>, idempotent: true;
     /// Stop the engine.
     Stop(StopEngine) -> Stopping, idempotent: false;
 }

@@ -9,11 +9,13 @@
 
 use std::collections::BTreeSet;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
+
 use super::content::{PAGE, Pair, Pairs, Tally, counted, same};
 use super::state::state_key;
 use super::{MigrationError, Phase, Steering};
 use crate::record::{Change, Expect, Key, Operation, Record, Sequence};
-use crate::store::{Changes, Store};
+use crate::store::{Changes, Store, StoreResult};
 
 /// A commit to the target is made when it holds so many records, or so many bytes of bodies. Large
 /// enough that syncs do not matter, small enough for a server's limit of a request.
@@ -22,6 +24,9 @@ const BATCH_BYTES: usize = 1024 * 1024;
 
 /// How many changed keys are asked for at a time.
 const CHANGES: usize = 10_000;
+
+/// How many records are read at the same time.
+const READS: usize = 32;
 
 /// How often the walk begins anew because the source no longer knew what had changed.
 const MAX_RESTARTS: u32 = 5;
@@ -76,6 +81,12 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+/// Reads records, several at a time, in the order of the keys.
+async fn read_all(store: &dyn Store, keys: &[Key]) -> StoreResult<Vec<Option<Record>>> {
+    let reads: Vec<_> = keys.iter().map(|key| store.get(key)).collect();
+    stream::iter(reads).buffered(READS).try_collect().await
 }
 
 impl<'s> Copier<'s> {
@@ -188,47 +199,45 @@ impl<'s> Copier<'s> {
         }
     }
 
-    /// Brings the keys over that have changed, and compares and sums up each: after [`Copier::verify`].
+    /// Brings all keys over that are known to have changed, and compares and sums up each: after
+    /// [`Copier::verify`].
     pub(super) async fn settle(&mut self) -> Result<(), MigrationError> {
-        while let Some(keys) = self.take() {
-            let mut batch = Batch::default();
-            let mut sources = Vec::with_capacity(keys.len());
-            for key in keys {
-                let source = self.source.get(&key).await.map_err(MigrationError::Source)?;
-                let target = self.target.get(&key).await.map_err(MigrationError::Target)?;
-                if !self.differing.remove(&key)
-                    && let Some(target) = &target
-                {
-                    self.source_tally.remove(target);
-                    self.target_tally.remove(target);
-                }
-                sources.push((key.clone(), source.clone()));
-                batch.add(Pair { key, source, target });
-                if batch.is_full() {
-                    batch.flush(self.target).await?;
-                }
-            }
-            batch.flush(self.target).await?;
-            for (key, source) in sources {
-                let target = self.target.get(&key).await.map_err(MigrationError::Target)?;
-                match (source, target) {
-                    (None, None) => {}
-                    (Some(source), Some(target)) if same(&source, &target) => {
-                        self.source_tally.add(&source);
-                        self.target_tally.add(&target);
-                    }
-                    _ => return Err(MigrationError::Unlike { key }),
-                }
-            }
-            self.steering.reach_all();
-        }
+        while self.settle_some(BATCH_RECORDS).await? {}
         Ok(())
     }
 
-    /// The next keys to bring over.
-    fn take(&mut self) -> Option<Vec<Key>> {
-        let keys: Vec<Key> = std::iter::from_fn(|| self.changed.pop_first()).take(BATCH_RECORDS).collect();
-        (!keys.is_empty()).then_some(keys)
+    /// The same for so many of them at most. Whether there were any.
+    pub(super) async fn settle_some(&mut self, at_most: usize) -> Result<bool, MigrationError> {
+        let keys: Vec<Key> = std::iter::from_fn(|| self.changed.pop_first()).take(at_most).collect();
+        let sources = read_all(self.source, &keys).await.map_err(MigrationError::Source)?;
+        let targets = read_all(self.target, &keys).await.map_err(MigrationError::Target)?;
+        let mut batch = Batch::default();
+        for ((key, source), target) in keys.iter().zip(&sources).zip(targets) {
+            if !self.differing.remove(key)
+                && let Some(target) = &target
+            {
+                self.source_tally.remove(target);
+                self.target_tally.remove(target);
+            }
+            batch.add(Pair { key: key.clone(), source: source.clone(), target });
+            if batch.is_full() {
+                batch.flush(self.target).await?;
+            }
+        }
+        batch.flush(self.target).await?;
+        let targets = read_all(self.target, &keys).await.map_err(MigrationError::Target)?;
+        for ((key, source), target) in keys.iter().zip(sources).zip(targets) {
+            match (source, target) {
+                (None, None) => {}
+                (Some(source), Some(target)) if same(&source, &target) => {
+                    self.source_tally.add(&source);
+                    self.target_tally.add(&target);
+                }
+                _ => return Err(MigrationError::Unlike { key: key.clone() }),
+            }
+        }
+        self.steering.reach_all();
+        Ok(!keys.is_empty())
     }
 
     /// What must hold at the end, when the source does not change any more and nothing is left to bring

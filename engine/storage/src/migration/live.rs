@@ -27,9 +27,15 @@ use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, 
 /// How long commits wait at most for a target that is slow at the end. Then the migration is given up.
 const GATE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The gate is closed when no more than so many changes are to be brought over, or after so many rounds.
+/// The gate is closed for the last time when no more than so many changes are to be brought over, or after
+/// so many rounds.
 const FEW_CHANGES: usize = 64;
-const MAX_ROUNDS: u32 = 50;
+const MAX_ROUNDS: u32 = 200;
+
+/// Who writes faster than changes can be brought over is slowed down after so many rounds: commits wait
+/// while so many changes are brought over, again and again.
+const FREE_ROUNDS: u32 = 5;
+const SLICE: usize = 256;
 
 /// A store that can be moved while it is used.
 pub struct SwitchingStore {
@@ -145,9 +151,15 @@ impl SwitchingStore {
         let mut copier = Copier::new(&*source, &*target, steering);
         copier.copy().await?;
         copier.verify().await?;
-        for _ in 0..MAX_ROUNDS {
+        for round in 0..MAX_ROUNDS {
             steering.enter(Phase::CatchingUp, copier.behind() as u64);
-            copier.settle().await?;
+            if round < FREE_ROUNDS {
+                copier.settle().await?;
+            } else {
+                let _slowed = self.gate.write().await;
+                let slice = tokio::time::timeout(GATE_PATIENCE, copier.settle_some(SLICE)).await;
+                slice.unwrap_or(Err(MigrationError::TooSlow { patience: GATE_PATIENCE }))?;
+            }
             steering.check()?;
             copier.look().await?;
             if copier.behind() <= FEW_CHANGES {
