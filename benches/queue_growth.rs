@@ -40,6 +40,7 @@ impl Sized {
         let options = QueueOptions {
             engine: "bench".into(),
             is_shared: false,
+            labels: std::collections::BTreeMap::new(),
             boot_id: "bench".into(),
             retry: RetryPolicy::default(),
             grace_ms: 0,

@@ -82,6 +82,9 @@ pub struct NewTask {
     timeout_ms: Option<u64>,
     /// Between SIGTERM and SIGKILL, in milliseconds.
     grace_ms: Option<u64>,
+    /// The labels that an engine must have to run it.
+    #[serde(default)]
+    requires: BTreeMap<String, String>,
     /// What becomes of it when its engine is lost while it runs, where several engines share a store.
     /// Default `retry`.
     #[schema(value_type = Option<words::OnEngineLoss>)]
@@ -108,6 +111,7 @@ impl From<NewTask> for protocol::NewTask {
             retry: new.retry.map(Into::into),
             timeout_ms: new.timeout_ms,
             grace_ms: new.grace_ms,
+            requires: new.requires,
             on_engine_loss: new.on_engine_loss,
             not_before: new.not_before,
         }

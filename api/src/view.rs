@@ -60,6 +60,8 @@ pub struct TaskView {
     parent: Option<TaskId>,
     labels: BTreeMap<String, String>,
     lock: Option<String>,
+    /// The labels that an engine must have to run it.
+    requires: BTreeMap<String, String>,
     /// What becomes of it when its engine is lost while it runs.
     #[schema(value_type = words::OnEngineLoss)]
     on_engine_loss: OnEngineLoss,
@@ -241,6 +243,7 @@ impl From<Task> for TaskView {
             parent: task.parent,
             labels: task.labels,
             lock: task.lock,
+            requires: task.requires,
             on_engine_loss: task.on_engine_loss,
             not_before: task.not_before,
             next_attempt_at: task.next_attempt_at,

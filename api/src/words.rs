@@ -97,6 +97,11 @@ words! {
     StopMode of protocol::StopMode: Drain, Now, Cancel
 }
 words! {
+    /// How an engine of the store is: it has its seat and renews its lease; it has not renewed it in time, and
+    /// others take over its work; it was stopped, with nothing running.
+    MemberState of protocol::MemberState: Alive, Lost, Left, Unknown
+}
+words! {
     /// How a thing that was checked is: as it should be; it works, but something will not; it does not
     /// work.
     CheckState of protocol::CheckState: Ok, Warning, Failed
@@ -104,8 +109,8 @@ words! {
 words! {
     /// What kind of thing keeps a task from running, or that it runs, or that it has ended.
     ReasonKind of protocol::ReasonKind:
-        Dependency, Lock, GroupLimit, NotBefore, Backoff, Paused, Draining, Busy, Turn, Storage, Running,
-        Ended, Unknown
+        Dependency, Lock, GroupLimit, NotBefore, Backoff, Paused, Draining, Busy, Turn, Storage, Engine,
+        Running, Ended, Unknown
 }
 words! {
     /// Which of its two outputs a program wrote to.

@@ -132,6 +132,10 @@ pub struct Arguments {
     #[arg(long, env = "ORCHESTRATOR_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 
+    /// A label of this engine, such as zone=a; tasks can require it. Can be given several times
+    #[arg(long, value_name = "LABEL=VALUE", value_parser = label)]
+    pub label: Vec<(String, String)>,
+
     /// Write the engine's log as JSON
     #[arg(long)]
     pub log_json: bool,
@@ -167,6 +171,7 @@ struct File {
     socket: Option<PathBuf>,
     log: Option<String>,
     log_json: bool,
+    engine: EngineSettings,
     groups: BTreeMap<String, GroupSettings>,
     retry: RetrySettings,
     http: HttpSettings,
@@ -269,6 +274,14 @@ impl Default for EnvironmentSettings {
         ];
         Self { pass: names.map(String::from).to_vec(), set: BTreeMap::new() }
     }
+}
+
+/// What tells this engine from others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSettings {
+    /// Its labels; tasks can require them.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How a user's `.nu` scripts are run.
@@ -406,6 +419,8 @@ pub struct Config {
     pub log: String,
     /// Whether its log is JSON.
     pub log_json: bool,
+    /// The labels that the user gives this engine.
+    pub labels: BTreeMap<String, String>,
     /// Limits of groups.
     pub group_limits: HashMap<String, u32>,
     /// Retries of tasks that do not say otherwise.
@@ -506,6 +521,9 @@ impl Config {
             Some(path) => absolute(&path)?,
             None => data_dir.clone(),
         };
+        let mut labels = file.engine.labels;
+        labels.extend(arguments.label);
+        crate::labels::check(&labels).map_err(|error| ConfigError::Invalid(error.message))?;
         let RetrySettings { max_retries, base_ms, cap_ms } = file.retry;
         let (runner, runner_args) = runner_program()?;
         let password_file = arguments.surrealdb_password_file.or(file.surrealdb_password_file);
@@ -542,6 +560,7 @@ impl Config {
             socket,
             log: arguments.log.or(file.log).unwrap_or_else(|| "info".into()),
             log_json: arguments.log_json || file.log_json,
+            labels,
             group_limits: file
                 .groups
                 .into_iter()
@@ -581,6 +600,14 @@ fn runner_program() -> Result<(PathBuf, Vec<String>), ConfigError> {
 
 /// The first argument that makes the engine's program a runner.
 pub const RUNNER_ARGUMENT: &str = "__runner";
+
+/// A label on the command line.
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((label, value)) => Ok((label.to_owned(), value.to_owned())),
+        None => Err("write LABEL=VALUE".to_owned()),
+    }
+}
 
 fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
     std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.to_owned(), source })
@@ -638,6 +665,16 @@ mod tests {
         assert_eq!(load("port = 9000", &["--detach"]).unwrap().http.unwrap().port(), 9000);
         let nu = |file: &str| load(file, &["--started-by", "/opt/nu"]).unwrap().nu_path;
         assert_eq!((nu(""), nu("nu_path = \"/usr/bin/nu\"")), ("/opt/nu".into(), "/usr/bin/nu".into()));
+    }
+
+    #[test]
+    fn labels_come_from_the_file_and_the_command_line() {
+        let file = "[engine.labels]\nzone = \"a\"\ngpu = \"yes\"";
+        let labels = load(file, &["--label", "zone=b", "--label", "disk=fast"]).unwrap().labels;
+        let expected = [("disk", "fast"), ("gpu", "yes"), ("zone", "b")];
+        assert_eq!(labels, expected.map(|(label, value)| (label.to_owned(), value.to_owned())).into());
+        assert!(load("", &["--label", "zone"]).unwrap_err().contains("LABEL=VALUE"));
+        assert!(load("[engine.labels]\n\"orchestrator.docker\" = \"x\"", &[]).is_err());
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //! On a storage that several engines share it takes its seat among them first ([`crate::membership`]). When
 //! it loses its seat it ends as in a crash, and whoever runs it opens it again.
 
+mod housekeeping;
+
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -18,8 +21,7 @@ use chrono::Utc;
 use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::service::Service;
-use orchestrator_protocol::task::{DEFAULT_GRACE_MS, TaskId};
-use orchestrator_runner::attempt::{Attempt, AttemptState};
+use orchestrator_protocol::task::DEFAULT_GRACE_MS;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::{Store, StoreError, StoreResult};
@@ -32,24 +34,23 @@ use uuid::Uuid;
 
 use crate::config::{Config, StorageType};
 use crate::container_manager::DockerManager;
+use crate::containers::ContainerManager;
 use crate::environments::TestEnvironments;
 use crate::follow::Follower;
 use crate::membership::{About, LeaseTimes, Membership};
 use crate::queue::{Queue, QueueOptions};
-use crate::records::task_key;
 use crate::service::EngineService;
 use crate::storage::migrations::Migrations;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
-use crate::{dispatch, server, storage};
+use crate::{dispatch, labels, server, storage};
+use housekeeping::{look_around, retain, sweep};
 
-/// Between two looks for what has had its time.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 /// How long an engine waits for the one before it, which serves nobody any more, to let go.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
 const HANDOVER_INTERVAL: Duration = Duration::from_millis(20);
-/// Between two looks for what could not be done after a commit.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How long Docker may take to say who it is.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the doors may take to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -192,7 +193,10 @@ impl Engine {
         let member = owner(&config).context("cannot name the data directory")?;
         let switching = Arc::new(SwitchingStore::new(store));
         let store = Arc::clone(&switching) as Arc<dyn Store>;
-        Self::build(config, switching, store, member, None).await
+        let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let about = about(&config, config.labels.clone())?;
+        Self::build(config, switching, store, (programs, Arc::new(docker)), member, about, None).await
     }
 
     /// The same, on a storage that is open already and that other engines may use. All of them must have
@@ -210,8 +214,18 @@ impl Engine {
         let life = Uuid::new_v4().to_string();
         let switching = Arc::new(SwitchingStore::guarded(store).await.context("cannot read the storage")?);
         let store = Arc::clone(&switching) as Arc<dyn Store>;
+        let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let mut labels = config.labels.clone();
+        labels.insert(labels::WORKER.to_owned(), programs.digest().to_owned());
+        if let Ok(Ok(id)) = tokio::time::timeout(DOCKER_PATIENCE, docker.daemon_id()).await
+            && !id.is_empty()
+        {
+            labels.insert(labels::DOCKER.to_owned(), id);
+        }
+        let about = about(&config, labels)?;
         let membership =
-            Membership::join(store, member.clone(), life, about(&config)?, times, &config.data_dir)
+            Membership::join(store, member.clone(), life, about.clone(), times, &config.data_dir)
                 .await
                 .context("cannot take a seat among the engines of the storage")?;
         // From here on it may take long to read what is stored.
@@ -224,7 +238,9 @@ impl Engine {
         let after = seated.sequence().await.context("cannot read the storage")?;
         let attempts_dir = config.attempts_dir();
         let store = Arc::clone(&seated) as Arc<dyn Store>;
-        let mut engine = Self::build(config, switching, store, member, Some(&membership)).await?;
+        let programs = (programs, Arc::new(docker));
+        let mut engine =
+            Self::build(config, switching, store, programs, member, about, Some(&membership)).await?;
         let follower = Follower::new(Arc::clone(&engine.queue), seated, attempts_dir, after);
         engine.sharing = Some(Sharing { membership, follower, keeper, lock });
         Ok(engine)
@@ -235,14 +251,16 @@ impl Engine {
         config: Config,
         switching: Arc<SwitchingStore>,
         store: Arc<dyn Store>,
+        (programs, docker): (Programs, Arc<DockerManager>),
         member: String,
+        about: About,
         membership: Option<&Arc<Membership>>,
     ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
-        let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
         let options = QueueOptions {
             engine: member.clone(),
             is_shared: membership.is_some(),
+            labels: about.labels.clone(),
             boot_id: orchestrator_runner::identity::boot_id().context("cannot read the machine's boot id")?,
             retry: config.retry,
             grace_ms: DEFAULT_GRACE_MS,
@@ -250,10 +268,9 @@ impl Engine {
             max_parallel: config.max_parallel,
         };
         let queue = Arc::new(Queue::new(store, options));
-        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
         let environments = Arc::new(TestEnvironments::new(
             Arc::clone(&queue),
-            Arc::new(docker),
+            docker,
             &config,
             programs.taskservs(),
             member,
@@ -280,7 +297,9 @@ impl Engine {
             migrations: Migrations::new(switching, Arc::clone(&config)),
             config: Arc::clone(&config),
             programs,
-            started_at: Utc::now(),
+            started_at: about.started_at,
+            about,
+            membership: membership.cloned(),
             stop,
         });
         let sharing = None;
@@ -451,7 +470,7 @@ fn owner(config: &Config) -> std::io::Result<String> {
 }
 
 /// What an engine says of itself to the others.
-fn about(config: &Config) -> anyhow::Result<About> {
+fn about(config: &Config, labels: BTreeMap<String, String>) -> anyhow::Result<About> {
     Ok(About {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
@@ -460,22 +479,8 @@ fn about(config: &Config) -> anyhow::Result<About> {
         data_dir: config.data_dir.to_string_lossy().into_owned(),
         socket: config.socket.to_string_lossy().into_owned(),
         release: env!("CARGO_PKG_VERSION").into(),
+        labels,
     })
-}
-
-/// Looks at intervals who of the other engines is still there, and ends the attempts of those who are not.
-async fn look_around(queue: Arc<Queue>, membership: Arc<Membership>) {
-    let mut interval = tokio::time::interval(membership.times().renew);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        if let Err(error) = membership.observe().await {
-            warn!(%error, "the other engines cannot be looked at");
-        }
-        if let Err(error) = queue.take_over().await {
-            warn!(%error, "the attempts of engines that are lost cannot be ended now");
-        }
-    }
 }
 
 /// Waits until no attempt is under way.
@@ -484,73 +489,5 @@ async fn work_done(queue: &Queue) {
     while queue.running_count() > 0 {
         // Lagging does no harm: only the count matters. The bound covers an event between the two looks.
         let _ = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
-    }
-}
-
-/// Makes good, at intervals, what could not be done after a commit.
-async fn sweep(queue: Arc<Queue>) {
-    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
-        interval.tick().await;
-        queue.sweep().await;
-    }
-}
-
-/// Removes what has had its time, at intervals. First what an engine that died in the middle of that
-/// has left.
-async fn retain(queue: Arc<Queue>, config: Arc<Config>) {
-    match orphans(&queue, &config).await {
-        Ok(orphans) => remove_attempts(&config, &orphans),
-        Err(error) => warn!(%error, "logs that belong to no task cannot be looked for"),
-    }
-    let mut interval = tokio::time::interval(RETENTION_INTERVAL);
-    loop {
-        interval.tick().await;
-        match queue.retain(&config.retention, Utc::now()).await {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => {
-                remove_attempts(&config, &removed);
-                info!(tasks = removed.len(), "removed what has had its time");
-            }
-            Err(error) => warn!(%error, "what has had its time cannot be removed now"),
-        }
-    }
-}
-
-/// Tasks whose attempts are kept and that are stored no more.
-async fn orphans(queue: &Queue, config: &Config) -> anyhow::Result<Vec<TaskId>> {
-    let mut orphans = Vec::new();
-    for entry in std::fs::read_dir(config.attempts_dir())? {
-        let entry = entry?;
-        let Ok(id) = entry.file_name().to_string_lossy().parse::<TaskId>() else { continue };
-        if queue.store().get(&task_key(id)).await?.is_some() {
-            continue;
-        }
-        if has_running_attempt(&entry.path())? {
-            warn!(task = %id, "a script of a task that is not stored is running; it is left alone");
-        } else {
-            orphans.push(id);
-        }
-    }
-    Ok(orphans)
-}
-
-fn has_running_attempt(task: &Path) -> std::io::Result<bool> {
-    for attempt in std::fs::read_dir(task)? {
-        if matches!(Attempt::open(&attempt?.path())?.state()?, AttemptState::Running { .. }) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn remove_attempts(config: &Config, tasks: &[TaskId]) {
-    for id in tasks {
-        let directory = config.attempts_dir().join(id.to_string());
-        if let Err(error) = std::fs::remove_dir_all(directory)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(task = %id, %error, "the logs of a removed task cannot be removed");
-        }
     }
 }

@@ -5,11 +5,13 @@
 //! engine goes on where this one was, with the same scripts still running.
 //!
 //! - [`config`]: what it is told. [`engine`]: how the parts are put together, started and stopped.
-//! - [`membership`]: an engine among others on one store; [`follow`]: what the others have changed.
+//! - [`membership`]: an engine among others on one store; [`labels`]: what tells it from them;
+//!   [`follow`]: what they have changed.
 //! - [`queue`]: every change of every task; [`schedule`], [`graph`] and [`backoff`] are its pure parts,
 //!   [`records`] how its things are stored.
 //! - [`dispatch`] turns ready tasks into attempts; [`supervisor`] stays with them; [`worker`] knows
-//!   which program is run, [`actions`] what the engine does itself, [`logs`] what attempts printed.
+//!   which program is run, [`actions`] what the engine does itself, [`logs`] what attempts printed,
+//!   [`log_segments`] ships that to other engines.
 //! - [`test_environment`]: what a test environment is to become; [`taskservs`] and [`topologies`] read what
 //!   it is made of, [`toml_text`] says where in a file a mistake is.
 //! - [`containers`]: what is needed of a container engine; [`container_manager`]: Docker as one.
@@ -30,6 +32,8 @@ pub mod events;
 pub mod fault;
 pub mod follow;
 pub mod graph;
+pub mod labels;
+pub mod log_segments;
 pub mod logs;
 pub mod membership;
 pub mod program;

@@ -18,31 +18,31 @@
 
 pub mod observer;
 pub mod seated_store;
+mod seats;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
+use orchestrator_protocol::request::MemberState;
 use orchestrator_runner::lease::{self, Lease};
-use orchestrator_storage::{
-    Expect, Fields, Filter, Key, Operation, Order, Query, Record, Revision, Store, StoreError, Table,
-};
+use orchestrator_storage::{Expect, Fields, Operation, Revision, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::records;
-use observer::{Beat, Observer};
+use observer::Observer;
 use seated_store::SeatedStore;
+pub use seats::seat_key;
+use seats::{LeaseRecord, SeatRecord, Seats, expect, free, lease_key};
 
 /// How long a seat that nobody holds is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many records one look into the store returns here.
-const PAGE: usize = 1_000;
 /// How often taking a seat is tried while something comes in between.
 const JOIN_TRIES: u32 = 20;
 
@@ -81,35 +81,8 @@ pub struct About {
     pub socket: String,
     /// Its release.
     pub release: String,
-}
-
-/// A lease, as stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct LeaseRecord {
-    /// Which life of the engine it is.
-    life: String,
-    /// How often it was renewed.
-    counter: u64,
-    about: About,
-}
-
-/// A seat, as stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct SeatRecord {
-    /// Grows whenever the engine is removed from its seat.
-    epoch: u64,
-    /// The life of the engine that holds it; `None` when the engine was removed or has left.
-    #[serde(default)]
-    life: Option<String>,
-}
-
-/// The key of a member's seat.
-pub fn seat_key(member: &str) -> Key {
-    Key::new(Table::Engine, format!("{member}/seat"))
-}
-
-fn lease_key(member: &str) -> Key {
-    Key::new(Table::Engine, format!("{member}/lease"))
+    /// What it is labelled with, by its configuration and by what it is.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How the seat of a member is.
@@ -138,6 +111,8 @@ pub struct Member {
     pub id: String,
     /// Whether it holds its seat.
     pub is_seated: bool,
+    /// Whether it has left in peace.
+    pub has_left: bool,
     /// What it said last of itself.
     pub about: About,
 }
@@ -195,7 +170,7 @@ impl Membership {
                 Some(lease) => records::read::<LeaseRecord>(lease)?.counter + 1,
                 None => 1,
             };
-            let taken = SeatRecord { epoch, life: Some(life.clone()) };
+            let taken = SeatRecord { epoch, life: Some(life.clone()), has_left: false };
             let renewed = LeaseRecord { life: life.clone(), counter, about: about.clone() };
             let operations = vec![
                 records::put(seat_key(&member), Fields::default(), &taken, expect(seat.as_ref()))?,
@@ -248,6 +223,21 @@ impl Membership {
     /// The file with the deadline of this engine's scripts.
     pub fn lease_file(&self) -> &Path {
         &self.lease_file
+    }
+
+    /// The engines of the store, and how each of them is as far as this one has seen.
+    pub async fn members(&self) -> Result<Vec<(Member, MemberState)>, Error> {
+        let members = members(&*self.store).await?;
+        let observer = self.observing.lock().unwrap_or_else(PoisonError::into_inner);
+        let with_state = members.into_iter().map(|member| {
+            let state = match (member.is_seated, member.has_left) {
+                (true, _) if !observer.is_lost(&member.id) => MemberState::Alive,
+                (false, true) => MemberState::Left,
+                _ => MemberState::Lost,
+            };
+            (member, state)
+        });
+        Ok(with_state.collect())
     }
 
     /// Waits until the lease was not renewed in time: whatever this engine does by itself must stop, since
@@ -349,7 +339,7 @@ impl Membership {
     pub async fn leave(&self) -> Result<(), StoreError> {
         let key = seat_key(&self.member);
         let Some(record) = self.store.inner().get(&key).await? else { return Ok(()) };
-        let left = free(&record).map_err(|error| StoreError::Invalid { reason: error.message })?;
+        let left = free(&record, true).map_err(|error| StoreError::Invalid { reason: error.message })?;
         let Some(left) = left else { return Ok(()) };
         // Only this life's seat.
         let Operation { expect: _, change, .. } = left;
@@ -387,7 +377,7 @@ impl Membership {
         let Some((record, lease)) = seats.taken.get(member).zip(seats.leases.get(member)) else {
             return Ok(false);
         };
-        let Some(removal) = free(record)? else { return Ok(false) };
+        let Some(removal) = free(record, false)? else { return Ok(false) };
         let operations = vec![removal, records::check(lease.key.clone(), lease.revision)];
         match self.store.commit(operations).await {
             Ok(_) => Ok(true),
@@ -417,85 +407,5 @@ impl Membership {
             }
         }
         Ok(())
-    }
-}
-
-fn expect(record: Option<&Record>) -> Expect {
-    record.map_or(Expect::Absent, |record| Expect::Revision(record.revision))
-}
-
-/// The operation that removes a member from the seat of a record; `None` when nobody has it.
-fn free(record: &Record) -> Result<Option<Operation>, Error> {
-    let seat: SeatRecord = records::read(record)?;
-    if seat.life.is_none() {
-        return Ok(None);
-    }
-    let freed = SeatRecord { epoch: seat.epoch + 1, life: None };
-    records::put(record.key.clone(), Fields::default(), &freed, Expect::Revision(record.revision)).map(Some)
-}
-
-/// All records of engines, by member.
-#[derive(Default)]
-struct Seats {
-    taken: BTreeMap<String, Record>,
-    free: BTreeMap<String, Record>,
-    leases: BTreeMap<String, Record>,
-    about: BTreeMap<String, (Beat, About)>,
-}
-
-impl Seats {
-    async fn read(store: &dyn Store) -> Result<Self, Error> {
-        let mut seats = Self::default();
-        let mut query = Query {
-            table: Table::Engine,
-            filter: Filter::default(),
-            order: Order::OldestFirst,
-            after: None,
-            limit: PAGE,
-        };
-        loop {
-            let page = store.list(&query).await.map_err(records::storage_error)?;
-            for record in page.records {
-                seats.add(record)?;
-            }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(seats),
-            }
-        }
-    }
-
-    fn add(&mut self, record: Record) -> Result<(), Error> {
-        let id = Arc::clone(&record.key.id);
-        match id.rsplit_once('/') {
-            Some((member, "seat")) => {
-                let is_taken = records::read::<SeatRecord>(&record)?.life.is_some();
-                let place = if is_taken { &mut self.taken } else { &mut self.free };
-                place.insert(member.to_owned(), record);
-            }
-            Some((member, "lease")) => {
-                let LeaseRecord { life, counter, about } = records::read(&record)?;
-                self.about.insert(member.to_owned(), (Beat { life, counter }, about));
-                self.leases.insert(member.to_owned(), record);
-            }
-            // A record of a newer release.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn beats(&self) -> Result<BTreeMap<String, Beat>, Error> {
-        Ok(self.about.iter().map(|(member, (beat, _))| (member.clone(), beat.clone())).collect())
-    }
-
-    fn members(self) -> Vec<Member> {
-        let ids: BTreeSet<&String> = self.taken.keys().chain(self.free.keys()).collect();
-        ids.into_iter()
-            .map(|id| Member {
-                id: id.clone(),
-                is_seated: self.taken.contains_key(id),
-                about: self.about.get(id).map(|(_, about)| about.clone()).unwrap_or_default(),
-            })
-            .collect()
     }
 }

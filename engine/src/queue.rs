@@ -26,7 +26,7 @@ pub mod retention;
 pub mod submit;
 pub mod takeover;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
@@ -40,6 +40,7 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{EventLog, Listener};
+use crate::labels;
 use crate::records;
 use crate::schedule::Schedule;
 
@@ -50,6 +51,8 @@ pub struct QueueOptions {
     pub engine: String,
     /// Whether other engines may work on the same store.
     pub is_shared: bool,
+    /// What this engine is labelled with: a task may require that.
+    pub labels: BTreeMap<String, String>,
     /// The boot of this machine.
     pub boot_id: String,
     /// Retries of tasks that do not say otherwise.
@@ -111,6 +114,8 @@ pub struct Queue {
     held_back_until: Mutex<Option<Instant>>,
     /// Tasks whose end could not be told to those who depend on them.
     unsettled: Mutex<BTreeSet<TaskId>>,
+    /// Tasks that were passed over while they were in hand here, and could not be looked at since.
+    unlearnt: Mutex<BTreeSet<TaskId>>,
     mode: watch::Sender<EngineMode>,
     events: EventLog,
     /// Something may have become ready to run, or room to run it.
@@ -136,6 +141,7 @@ impl Queue {
             pausing: tokio::sync::Mutex::default(),
             held_back_until: Mutex::default(),
             unsettled: Mutex::default(),
+            unlearnt: Mutex::default(),
             mode: watch::Sender::new(EngineMode::Active),
             events: EventLog::default(),
             wake: Notify::new(),
@@ -203,6 +209,15 @@ impl Queue {
             running.has_ended = true;
         }
         self.wake.notify_one();
+    }
+
+    /// Whether this engine is one that a task may run on. An engine that is alone on its store runs all that
+    /// ask for no label of the user's own, whatever the engine was that they were submitted to.
+    pub fn fits(&self, task: &Task) -> bool {
+        let is_alone = !self.options.is_shared;
+        task.requires.iter().all(|(label, value)| {
+            (is_alone && labels::is_implicit(label)) || self.options.labels.get(label) == Some(value)
+        })
     }
 
     /// An attempt is under way here no more: what it took of its group is free. `false` when it was not.

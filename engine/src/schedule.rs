@@ -34,6 +34,8 @@ pub struct Entry {
     pub holder: TaskId,
     /// The dependencies that have not completed.
     pub waits_for: HashSet<TaskId>,
+    /// Whether this engine is one that it may run on. Else it is here for those who depend on it.
+    pub fits: bool,
 }
 
 /// Order within a group: higher priority, then older.
@@ -73,6 +75,8 @@ pub enum Obstacle {
     Dependencies(Vec<TaskId>),
     /// Its time has not come.
     Time(DateTime<Utc>),
+    /// It is for other engines.
+    Engine,
     /// Its lock is held by another.
     Lock {
         /// The lock.
@@ -328,6 +332,9 @@ impl Schedule {
         if let Place::Timed(time) = place {
             obstacles.push(Obstacle::Time(*time));
         }
+        if !entry.fits {
+            obstacles.push(Obstacle::Engine);
+        }
         if let Some(lock) = &entry.lock
             && let Some(holder) = self.locks.get(lock)
             && *holder != entry.holder
@@ -364,7 +371,7 @@ impl Schedule {
     fn settle(&mut self, id: TaskId) {
         self.unsettle(id);
         let Some((entry, place)) = self.entries.get_mut(&id) else { return };
-        if !entry.waits_for.is_empty() {
+        if !entry.waits_for.is_empty() || !entry.fits {
             *place = Place::Waiting;
         } else if let Some(time) = entry.not_before {
             *place = Place::Timed(time);

@@ -22,12 +22,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::action_log::ActionLog;
 use crate::config::Config;
 use crate::environments::{TestEnvironments, environment_of};
+use crate::log_segments::Source;
 use crate::logs::blocking;
 use crate::membership::Membership;
 use crate::queue::Queue;
@@ -36,7 +37,7 @@ use crate::queue::finish::Ending;
 use crate::queue::recover::Found;
 use crate::test_orchestrator::Context;
 use crate::worker::Programs;
-use crate::{actions, logs};
+use crate::{actions, log_segments, logs};
 
 /// Between two looks at how far a script is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -159,6 +160,7 @@ impl Supervisor {
             progress: Arc::new(move |progress| queue.progressed(&about, progress)),
             log: Arc::new(move |line| log.line(line)),
         };
+        let shipping = self.shipping(task);
         let performed = tokio::select! {
             performed = self.environments.perform(task, action, context) => performed,
             // The next engine does it again, and finds what there is.
@@ -181,6 +183,8 @@ impl Supervisor {
             }
         }
         info!(outcome = ?ending.outcome, error = ending.error, "action ended");
+        drop(shipping);
+        self.ship_rest(task).await;
     }
 
     /// The file with the deadline of the task's script, where it has one.
@@ -336,6 +340,7 @@ impl Supervisor {
                 return;
             }
         };
+        let _shipping = self.shipping(task);
         let mut told = None;
         let mut last: Option<Progress> = None;
         loop {
@@ -394,6 +399,26 @@ impl Supervisor {
         }
     }
 
+    /// Ships the output of an attempt to the other engines of the store, as long as this is kept.
+    fn shipping(&self, task: &Task) -> Option<AbortOnDropHandle<()>> {
+        self.membership.as_ref()?;
+        let source = Source { task: task.id, fence: task.fence };
+        let (store, directory) = (Arc::clone(self.queue.store()), self.directory(task.id, task.fence));
+        Some(AbortOnDropHandle::new(tokio::spawn(log_segments::ship(store, source, directory))))
+    }
+
+    /// Ships the rest of the output of an attempt that has ended.
+    async fn ship_rest(&self, task: &Task) {
+        let directory = self.directory(task.id, task.fence);
+        if self.membership.is_none() || !directory.is_dir() {
+            return;
+        }
+        let source = Source { task: task.id, fence: task.fence };
+        if let Err(error) = log_segments::ship_rest(&**self.queue.store(), source, &directory, true).await {
+            warn!(%error, "the rest of the output cannot be shipped to the other engines");
+        }
+    }
+
     /// Commits the end of an attempt, as long as it takes: it is safe in the attempt's directory.
     async fn finish(&self, task: &Task, ending: Ending) {
         while let Err(error) = self.queue.finish(task.id, task.fence, &ending).await {
@@ -402,6 +427,7 @@ impl Supervisor {
             }
         }
         info!(outcome = ?ending.outcome, exit_code = ending.exit_code, error = ending.error, "attempt ended");
+        self.ship_rest(task).await;
     }
 
     async fn hand_back(&self, task: &Task) {

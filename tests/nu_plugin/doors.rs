@@ -347,6 +347,7 @@ fn status() -> EngineStatus {
         max_parallel: 4,
         tasks: Default::default(),
         groups: Default::default(),
+        engines: Vec::new(),
     }
 }
 

@@ -5,12 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_engine::labels;
+use orchestrator_engine::membership::LeaseTimes;
 use orchestrator_engine::queue::Queue;
 use orchestrator_engine::queue::claim::Claimed;
 use orchestrator_engine::queue::finish::Ending;
 use orchestrator_engine::records;
 use orchestrator_protocol::ErrorCode;
-use orchestrator_protocol::submit::NewTask;
+use orchestrator_protocol::provision::ProvisionRequest;
+use orchestrator_protocol::request::ReasonKind;
+use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, OnEngineLoss, TaskId, TaskStatus};
 use orchestrator_tests::queue::{submit, task};
 use orchestrator_tests::shared::{Peer, short_times, store, until};
@@ -102,16 +106,17 @@ async fn a_limit_holds_over_all_engines_and_a_free_slot_is_taken_by_any() {
             Peer::join_with(&store, directory, name, times, |options| options.group_limits = limits).await,
         );
     }
-    let small =
-        |number| NewTask { group: Some("small".into()), ..task(directory, &format!("s{number}"), &[]) };
+    // They come first, so that nobody takes the other one meanwhile.
+    let small = |number| NewTask {
+        group: Some("small".into()),
+        priority: 1,
+        ..task(directory, &format!("s{number}"), &[])
+    };
     let free = task(directory, "free", &[]);
     let submitted = submit(&peers[0].queue, (0..5).map(small).chain([free]).collect(), None).await;
     let mut running = Vec::new();
     for index in [0, 1] {
-        let claimed = until("a small task", async || {
-            claim(&peers[index].queue).await.filter(|claimed| claimed.task.group == "small")
-        });
-        running.push((index, claimed.await));
+        running.push((index, claim_next(&peers[index].queue).await));
     }
     let last = submitted.tasks.last().unwrap().id;
     // No slot is left, for none of them; the task without a limit is not held back by that.
@@ -297,7 +302,7 @@ async fn an_engine_that_falls_silent_is_taken_over_and_can_write_nothing_more() 
     // The task has gone on: nothing is written, and that is no error.
     finish(&a.queue, &lost, AttemptOutcome::Succeeded).await;
     let late = task(directory, "late", &[]);
-    let request = orchestrator_protocol::submit::SubmitRequest { tasks: vec![late], ..Default::default() };
+    let request = SubmitRequest { tasks: vec![late], ..SubmitRequest::default() };
     let refused = a.queue.submit("test", &request).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unavailable);
     assert!(refused.message.contains("has lost its seat"), "{refused:?}");
@@ -311,6 +316,107 @@ async fn an_engine_that_falls_silent_is_taken_over_and_can_write_nothing_more() 
     assert!(back.queue.running().iter().any(|(id, _)| *id == held.task.id));
     finish(&back.queue, &held, AttemptOutcome::Succeeded).await;
     assert_eq!(status(&b.queue, held.task.id).await, TaskStatus::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_task_is_called_off_by_force_from_any_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory);
+    let a = Peer::join_with(&store, directory, "a", short_times(), |_| {}).await;
+    let b = Peer::join_with(&store, directory, "b", short_times(), |_| {}).await;
+    let hold = |name: &str| NewTask {
+        on_engine_loss: Some(OnEngineLoss::Hold),
+        lock: Some("infra".into()),
+        ..task(directory, name, &[])
+    };
+    let id = submit(&a.queue, vec![hold("held")], None).await.id.unwrap();
+    let held = claim_next(&a.queue).await;
+    b.queue.cancel_by_force(id, "its engine lives").await.unwrap();
+    assert_eq!(status(&b.queue, id).await, TaskStatus::Running, "its own engine ends it");
+    tokio::time::timeout(Duration::from_secs(60), held.cancel.cancelled()).await.unwrap();
+    a.fall_silent();
+    until("the engine to be lost", async || {
+        Some(b.membership.observe().await.unwrap()).filter(|removed| !removed.is_empty())
+    })
+    .await;
+    assert!(b.queue.take_over().await.unwrap().is_empty());
+    let why = &b.queue.explain(id).await.unwrap().reasons[0];
+    assert!(why.message.starts_with("it is held: its engine a is lost"), "{why:?}");
+    b.queue.cancel(id, "again").await.unwrap();
+    assert_eq!(status(&b.queue, id).await, TaskStatus::Running, "it is held");
+    b.queue.cancel_by_force(id, "again").await.unwrap();
+    assert_eq!(status(&b.queue, id).await, TaskStatus::Cancelled);
+    // Its lock is free, and it can be tried again.
+    submit(&b.queue, vec![hold("next")], None).await;
+    let next = claim_next(&b.queue).await;
+    assert_eq!(next.task.name, "next");
+    finish(&b.queue, &next, AttemptOutcome::Succeeded).await;
+    b.queue.retry(id).await.unwrap();
+    assert_eq!(claim_next(&b.queue).await.task.fence, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_runs_on_an_engine_that_has_what_it_requires_and_says_when_there_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory);
+    let zone = |zone: &str| BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
+    let times = LeaseTimes::default;
+    let a = Peer::join_with(&store, directory, "a", times(), |options| options.labels = zone("a")).await;
+    let b = Peer::join_with(&store, directory, "b", times(), |options| options.labels = zone("b")).await;
+    let in_zone = |name: &str| NewTask { requires: zone(name), ..task(directory, name, &[]) };
+    let after = NewTask { after: vec!["c".into()], ..task(directory, "after", &[]) };
+    let submitted = submit(&a.queue, vec![in_zone("b"), in_zone("c"), after], None).await;
+    let claimed = claim_next(&b.queue).await;
+    assert_eq!(claimed.task.name, "b");
+    in_step(&b, &a, directory).await;
+    assert!(claim(&a.queue).await.is_none());
+    let reasons = a.queue.explain(submitted.tasks[1].id).await.unwrap().reasons;
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert_eq!(reasons[0].kind, ReasonKind::Engine);
+    assert_eq!(reasons[0].message, "it requires zone=c, and no engine that is alive has that");
+    let third = Peer::join_with(&store, directory, "c", times(), |options| options.labels = zone("c")).await;
+    let reasons = a.queue.explain(submitted.tasks[1].id).await.unwrap().reasons;
+    assert_eq!(reasons[0].message, "it requires zone=c: it is for engine c on c.example");
+    let claimed = claim_next(&third.queue).await;
+    assert_eq!(claimed.task.name, "c");
+    finish(&third.queue, &claimed, AttemptOutcome::Succeeded).await;
+    until("what comes after it", async || claim(&a.queue).await).await;
+    let refused = NewTask {
+        requires: BTreeMap::from([("orchestrator.docker".to_owned(), "x".to_owned())]),
+        ..task(directory, "refused", &[])
+    };
+    let request = SubmitRequest { tasks: vec![refused], ..SubmitRequest::default() };
+    let refused = a.queue.submit("test", &request).await.unwrap_err();
+    assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::Invalid, Some("tasks[0].requires")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_carried_out_by_the_program_that_made_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory);
+    let digest = |digest: &str| BTreeMap::from([(labels::WORKER.to_owned(), digest.to_owned())]);
+    let times = LeaseTimes::default;
+    let old =
+        Peer::join_with(&store, directory, "old", times(), |options| options.labels = digest("1")).await;
+    let new =
+        Peer::join_with(&store, directory, "new", times(), |options| options.labels = digest("2")).await;
+    let settings = directory.join("settings.yaml");
+    std::fs::write(&settings, "servers: []").unwrap();
+    let request = serde_json::json!({
+        "infra": "production",
+        "settings": settings,
+        "cwd": directory,
+        "operation": "create",
+        "target": { "servers": { "servers": ["web-01"] } },
+    });
+    let request: ProvisionRequest = serde_json::from_value(request).unwrap();
+    old.queue.provision("test", &request).await.unwrap();
+    in_step(&old, &new, directory).await;
+    assert!(claim(&new.queue).await.is_none());
+    assert_eq!(claim_next(&old.queue).await.task.requires, digest("1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -169,24 +169,10 @@ impl Peer {
         let store = SharedStore::new(inner);
         let data_dir = directory.join(name);
         fs::create_dir_all(data_dir.join("attempts")).unwrap();
-        let life = uuid();
-        let membership = Membership::join(
-            Arc::clone(&store) as _,
-            name.to_owned(),
-            life,
-            About::default(),
-            times,
-            &data_dir,
-        )
-        .await
-        .unwrap();
-        let keeping = {
-            let membership = Arc::clone(&membership);
-            tokio::spawn(async move { membership.keep().await })
-        };
         let mut options = QueueOptions {
             engine: name.into(),
             is_shared: true,
+            labels: std::collections::BTreeMap::new(),
             boot_id: "test".into(),
             retry: RetryPolicy { max_retries: 3, base_ms: 1, cap_ms: 1 },
             grace_ms: 0,
@@ -194,6 +180,19 @@ impl Peer {
             max_parallel: 8,
         };
         change(&mut options);
+        let about = About {
+            host: format!("{name}.example"),
+            boot_id: orchestrator_runner::identity::boot_id().unwrap(),
+            labels: options.labels.clone(),
+            ..About::default()
+        };
+        let seat = Arc::clone(&store) as Arc<dyn Store>;
+        let membership =
+            Membership::join(seat, name.to_owned(), uuid(), about, times, &data_dir).await.unwrap();
+        let keeping = {
+            let membership = Arc::clone(&membership);
+            tokio::spawn(async move { membership.keep().await })
+        };
         let after = membership.store().sequence().await.unwrap();
         let queue = Arc::new(Queue::new(Arc::clone(membership.store()) as _, options));
         queue.recover().await.unwrap();

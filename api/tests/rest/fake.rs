@@ -1,5 +1,6 @@
 //! A service that remembers what it was asked, and the means to ask it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,8 +22,8 @@ use orchestrator_protocol::environment::{
 };
 use orchestrator_protocol::event::Item;
 use orchestrator_protocol::request::{
-    Changed, Check, CheckState, Diagnosis, EngineMode, EngineStatus, Explanation, QueuePauses, Reason,
-    ReasonKind, Request, Response, Stopping, StorageStatus, Subscription, TaskPage,
+    Changed, Check, CheckState, Diagnosis, EngineMember, EngineMode, EngineStatus, Explanation, MemberState,
+    QueuePauses, Reason, ReasonKind, Request, Response, Stopping, StorageStatus, Subscription, TaskPage,
 };
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::storage::{Migration, MigrationStatus, StoragePlace, StorageReport, Validation};
@@ -399,6 +400,18 @@ pub fn status() -> EngineStatus {
         max_parallel: 4,
         tasks: [(TaskStatus::Pending, 3), (TaskStatus::Failed, 1)].into(),
         groups: [("production".to_owned(), [(TaskStatus::Pending, 3)].into())].into(),
+        engines: vec![EngineMember {
+            id: "engine-1".into(),
+            host: "build-01".into(),
+            pid: 42,
+            since: at(0),
+            state: MemberState::Alive,
+            running: 2,
+            labels: [("zone".to_owned(), "a".to_owned())].into(),
+            version: "0.1.0".into(),
+            data_dir: "/var/lib/orchestrator".into(),
+            is_this: true,
+        }],
     }
 }
 
@@ -425,6 +438,7 @@ pub fn task() -> Task {
         retry: RetryPolicy::default(),
         timeout_ms: Some(60_000),
         grace_ms: 10_000,
+        requires: BTreeMap::new(),
         on_engine_loss: OnEngineLoss::default(),
         not_before: None,
         idempotency_key: None,
@@ -554,6 +568,7 @@ pub fn environment() -> Environment {
                 done: vec!["install etcd".into(), "start etcd".into()],
             })
             .collect(),
+        docker: None,
         partitions: Vec::new(),
         runs: 1,
         run_task: None,

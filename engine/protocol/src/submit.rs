@@ -56,6 +56,9 @@ pub struct NewTask {
     /// Between SIGTERM and SIGKILL, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
+    /// The labels that an engine must have to run it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, String>,
     /// What becomes of it when its engine is lost while it runs, where several engines share a store.
     /// Default `retry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -456,6 +456,9 @@ pub struct Task {
     pub timeout_ms: Option<u64>,
     /// Between SIGTERM and SIGKILL, in milliseconds.
     pub grace_ms: u64,
+    /// The labels that an engine must have to run it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, String>,
     /// What becomes of it when its engine is lost while it runs.
     #[serde(default, skip_serializing_if = "OnEngineLoss::is_default")]
     pub on_engine_loss: OnEngineLoss,
@@ -532,6 +535,7 @@ impl Task {
             retry: RetryPolicy::default(),
             timeout_ms: None,
             grace_ms: DEFAULT_GRACE_MS,
+            requires: BTreeMap::new(),
             on_engine_loss: OnEngineLoss::default(),
             not_before: None,
             idempotency_key: None,

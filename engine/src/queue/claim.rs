@@ -109,7 +109,7 @@ impl Queue {
         let (back, learnt) = match claiming {
             Ok(Claiming::Claimed(..)) => (None, Ok(())),
             // What others have made of it meanwhile was passed over while it was being claimed here.
-            Ok(Claiming::Gone) if self.options.is_shared => (None, self.learn_task(id).await.map(drop)),
+            Ok(Claiming::Gone) if self.options.is_shared => (None, self.learn_again(id).await),
             Ok(Claiming::Gone) => (None, Ok(())),
             Ok(Claiming::NotYet(time)) => (Some(Entry { not_before: Some(time), ..entry }), Ok(())),
             Ok(Claiming::Locked(lock)) => (Some(entry), self.learn_lock(&lock).await),

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{Queue, locked, unknown_task};
-use crate::records;
 use crate::schedule::Entry;
+use crate::{labels, records};
 
 /// A lock, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +103,10 @@ impl Draft<'_> {
     }
 
     /// Adds a new task.
-    pub fn create(&mut self, task: Task) {
+    pub fn create(&mut self, mut task: Task) {
+        if self.queue.options.is_shared {
+            labels::add_implicit(&mut task, &self.queue.options.labels);
+        }
         self.tasks.insert(task.id, Drafted { task, read: None, changed: true });
     }
 
@@ -318,7 +321,7 @@ impl Queue {
                 }
                 match task.status {
                     TaskStatus::Pending => {
-                        let entry = entry(task, *revision);
+                        let entry = entry(task, *revision, self.fits(task));
                         unsure.extend(entry.waits_for.difference(&in_commit).copied());
                         schedule.insert(entry);
                     }
@@ -359,8 +362,14 @@ impl Queue {
         }
     }
 
-    /// Tells again those who depend on tasks, where it has failed before.
+    /// Tells again those who depend on tasks, and looks again at tasks, where it has failed before.
     pub async fn sweep(&self) {
+        let unlearnt = std::mem::take(&mut *locked(&self.unlearnt));
+        for id in unlearnt {
+            if let Err(error) = self.learn_again(id).await {
+                warn!(task = %id, %error, "it cannot be looked at yet");
+            }
+        }
         let unsettled = std::mem::take(&mut *locked(&self.unsettled));
         self.tell(unsettled.into_iter().collect()).await;
     }
@@ -392,7 +401,7 @@ fn stopped(drafted: &Drafted) -> bool {
 }
 
 /// What the schedule must know of a pending task, as if none of its dependencies had completed.
-pub(super) fn entry(task: &Task, revision: Revision) -> Entry {
+pub(super) fn entry(task: &Task, revision: Revision, fits: bool) -> Entry {
     let has_run = task.attempt > task.revived_after;
     Entry {
         id: task.id,
@@ -404,6 +413,7 @@ pub(super) fn entry(task: &Task, revision: Revision) -> Entry {
         holder: holder(task),
         // What has run once has had its dependencies completed.
         waits_for: if has_run { HashSet::new() } else { task.depends_on.iter().copied().collect() },
+        fits,
     }
 }
 

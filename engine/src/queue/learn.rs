@@ -48,6 +48,15 @@ impl Queue {
         Ok(Learnt::Stored)
     }
 
+    /// Looks at a task that was passed over while it was in hand here; later, should that fail.
+    pub(super) async fn learn_again(&self, id: TaskId) -> Result<(), Error> {
+        let learnt = self.learn_task(id).await;
+        if learnt.is_err() {
+            locked(&self.unlearnt).insert(id);
+        }
+        learnt.map(drop)
+    }
+
     fn workflow_learnt(&self, workflow: &Task) -> Vec<TaskId> {
         let mut schedule = locked(&self.schedule);
         if let Some(lock) = &workflow.lock
@@ -76,7 +85,7 @@ impl Queue {
                 if is_known || schedule.revision(task.id) >= Some(revision) {
                     return Vec::new();
                 }
-                let entry = entry(task, revision);
+                let entry = entry(task, revision, self.fits(task));
                 let due = entry.waits_for.iter().copied().collect();
                 schedule.insert(entry);
                 return due;

@@ -62,7 +62,7 @@ impl Queue {
             let task: Task = records::read(record)?;
             not_ended.insert(task.id);
             if task.kind() != TaskKind::Workflow {
-                let entry = entry(&task, record.revision);
+                let entry = entry(&task, record.revision, self.fits(&task));
                 dependencies.extend(&entry.waits_for);
                 locked(&self.schedule).insert(entry);
             }

@@ -5,6 +5,8 @@
 //! engine that is back looks after its attempts itself. A task that is to be held in that case is left
 //! alone: its script goes on.
 
+use std::collections::BTreeMap;
+
 use orchestrator_protocol::Error;
 use orchestrator_protocol::task::{AttemptOutcome, OnEngineLoss, Task, TaskId, TaskKind, TaskStatus};
 use orchestrator_storage::{Change, Operation, Table};
@@ -40,6 +42,35 @@ impl Queue {
             }
         }
         Ok(ended)
+    }
+
+    /// Calls a task off, as [`Queue::cancel`] does, and ends its attempt also when it is held for an engine
+    /// that has no seat. What is left of that attempt is ended when its engine is back.
+    pub async fn cancel_by_force(&self, id: TaskId, reason: &str) -> Result<Vec<TaskId>, Error> {
+        let others = self.cancel(id, reason).await?;
+        if self.options.is_shared {
+            for id in others.iter().copied().chain([id]) {
+                let task = self.task(id).await?;
+                if let (TaskStatus::Running, Some(claim)) = (task.status, task.claim) {
+                    self.end_lost(id, task.fence, &claim.engine).await?;
+                }
+            }
+        }
+        Ok(others)
+    }
+
+    /// How many attempts are stored as running on each engine.
+    pub async fn running_by_engine(&self) -> Result<BTreeMap<String, u64>, Error> {
+        let mut running = BTreeMap::new();
+        self.each(Table::Task, status_filter(TaskStatus::Running), |record| {
+            let task: Task = records::read(record)?;
+            if let Some(claim) = task.claim {
+                *running.entry(claim.engine).or_default() += 1;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(running)
     }
 
     /// Ends one attempt of an engine, if that has no seat. Whether it was ended.

@@ -120,6 +120,7 @@ impl World {
             engine: "test".into(),
             network: None,
             nodes: Vec::new(),
+            docker: None,
             partitions: Vec::new(),
             runs: 0,
             run_task: None,

@@ -101,6 +101,7 @@ impl Behaviour for Exemplary {
                 max_parallel: 4,
                 tasks: [(TaskStatus::Failed, 1)].into(),
                 groups: Default::default(),
+                engines: Vec::new(),
             }))
             .into(),
             Request::ListTasks(filter) if filter.statuses == [TaskStatus::Failed] => {

@@ -78,6 +78,7 @@ pub fn environment(status: EnvironmentStatus) -> Environment {
         engine: "one".into(),
         network: None,
         nodes: Vec::new(),
+        docker: None,
         partitions: Vec::new(),
         runs: 1,
         run_task: None,

@@ -71,6 +71,7 @@ pub fn whole(task: &Task, now: DateTime<Utc>, span: Span) -> Value {
         "lock" => optional_text(task.lock.as_ref(), span),
         "started" => optional(task.started_at, span, |at| time(at, span)),
         "completed" => optional(task.completed_at, span, |at| time(at, span)),
+        "requires" => text_map(task.requires.iter().map(|(label, value)| (label, value.clone())), span),
         "on_engine_loss" => Value::string(
             match task.on_engine_loss {
                 OnEngineLoss::Retry => "retry",
