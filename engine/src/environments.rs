@@ -40,6 +40,7 @@ pub struct TestEnvironments {
     queue: Arc<Queue>,
     orchestrator: TestOrchestrator,
     own_taskservs: PathBuf,
+    owner: String,
     defaults: Defaults,
 }
 
@@ -79,7 +80,7 @@ impl TestEnvironments {
     ) -> Self {
         let options = Options {
             engine: queue.options().engine.clone(),
-            owner,
+            owner: owner.clone(),
             places: vec![own_taskservs.clone()],
             base_image: config.environments.base_image.clone(),
             logs_dir: config.data_dir.join("environments"),
@@ -88,7 +89,7 @@ impl TestEnvironments {
         let defaults = Defaults { base_image: config.environments.base_image.clone() };
         let records = Arc::new(Records(Arc::downgrade(&queue)));
         let orchestrator = TestOrchestrator::new(docker, records, options);
-        Self { queue, orchestrator, own_taskservs, defaults }
+        Self { queue, orchestrator, own_taskservs, owner, defaults }
     }
 
     fn library(&self, cwd: Option<&str>) -> Library {
@@ -99,7 +100,7 @@ impl TestEnvironments {
     /// Checks a request and queues the creation.
     pub async fn create(&self, principal: &str, request: &EnvironmentRequest) -> Result<EnvironmentTask> {
         let blueprint = Blueprint::plan(request, &self.library(request.cwd.as_deref()), &self.defaults)?;
-        self.queue.create_environment(principal, request, &blueprint.name).await
+        self.queue.create_environment(principal, request, &blueprint.name, &self.owner).await
     }
 
     /// Queues a run of the tests.
@@ -203,8 +204,8 @@ impl TestEnvironments {
         }
     }
 
-    /// Environments whose time is over are removed, and so are those whose creation was called off before it
-    /// began. Others that nothing works on any more although they are not at rest say so.
+    /// Environments whose time is over are removed, and so are those whose creation was called off while it
+    /// waited. Others that nothing works on any more although they are not at rest say so.
     async fn look_at_records(&self) -> Result<()> {
         let now = Utc::now();
         for environment in self.queue.all_environments().await? {
@@ -214,7 +215,7 @@ impl TestEnvironments {
                 if let Err(error) = self.queue.clean_environment(environment.id, "its time is over").await {
                     warn!(environment = %environment.id, %error, "it cannot be removed now");
                 }
-            } else if environment.status.is_at_work()
+            } else if (environment.status.is_at_work() || was_never_made(&environment))
                 && let Err(error) = self.look_at_work(&environment).await
             {
                 warn!(environment = %environment.id, %error, "what became of its task cannot be found out now");
@@ -225,13 +226,12 @@ impl TestEnvironments {
 
     async fn look_at_work(&self, environment: &Environment) -> Result<()> {
         let creation = match environment.task {
-            Some(task) if environment.status == EnvironmentStatus::Creating => {
-                self.queue.task(task).await.ok()
-            }
+            Some(task) if was_never_made(environment) => self.queue.task(task).await.ok(),
             _ => None,
         };
         if creation.is_some_and(|task| task.status == TaskStatus::Cancelled) {
-            // One that was called off while it ran is removed by its end; this one never ran.
+            // One that was called off while it ran is removed by its end; this one waited for its turn, or for
+            // its next attempt.
             self.queue.clean_environment(environment.id, "its creation was called off").await?;
         } else {
             self.queue.abandon_environment(environment.id).await?;
@@ -242,6 +242,12 @@ impl TestEnvironments {
 
 fn is_gone(status: EnvironmentStatus) -> bool {
     matches!(status, EnvironmentStatus::Cleaned | EnvironmentStatus::Cleaning)
+}
+
+/// Whether its creation has not come to its end, as far as the record says.
+fn was_never_made(environment: &Environment) -> bool {
+    environment.ready_at.is_none()
+        && matches!(environment.status, EnvironmentStatus::Creating | EnvironmentStatus::Error)
 }
 
 /// Waits until a task is called off, or until that may have been missed.

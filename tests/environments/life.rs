@@ -116,6 +116,25 @@ fn one_that_is_called_off_before_it_is_made_is_removed() {
     nothing_is_left(&engine);
 }
 
+/// One that waits for its next attempt has an error already; called off, it is removed all the same.
+#[test]
+fn one_that_is_called_off_between_two_attempts_is_removed() {
+    let engine = TestEngine::new(ENGINE);
+    let config = engine.directory().join("orchestrator.toml");
+    fs::write(&config, "[retry]\nbase_ms = 3600000\ncap_ms = 3600000\n").unwrap();
+    let mut engine = engine.with_arguments(&["--config", config.to_str().unwrap()]);
+    add_clock(&engine);
+    engine.start_in_environment("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let made = engine.ask(request(&engine, "none:1", &["one"]));
+    let create = tasks_of(&engine, made)["create clocks"].id;
+    engine.wait_for(create, "to wait for its next attempt", |task| {
+        task.status == TaskStatus::Pending && task.last_error.is_some()
+    });
+    assert_eq!(environment(&engine, made).status, EnvironmentStatus::Error);
+    engine.ask(CancelTask { id: create, reason: None });
+    wait::until("a removal to be queued", || tasks_of(&engine, made).get("clean clocks").map(|_| ()));
+}
+
 /// One that no task works on although it is not at rest says so, whatever it says already, and is left alone
 /// while a task holds its lock.
 #[tokio::test]
@@ -131,7 +150,7 @@ async fn one_that_was_left_at_work_is_in_error() {
         (EnvironmentStatus::RunningTests, Some("2 of 3 tests failed")),
         (EnvironmentStatus::Cleaning, Some("the disk is full")),
     ] {
-        let made = queue.create_environment("test", &asked, "redis").await.unwrap();
+        let made = queue.create_environment("test", &asked, "redis", "owner").await.unwrap();
         queue
             .update_environment(made.environment, &|environment| {
                 if status == EnvironmentStatus::RunningTests {
@@ -158,7 +177,8 @@ async fn one_that_was_left_at_work_is_in_error() {
         let left = queue.environment(made.environment).await.unwrap();
         assert_eq!(left.status, EnvironmentStatus::Error);
         let why = left.error.unwrap();
-        assert!(said.map_or(why.contains("creating"), |said| why == said), "{why}");
+        assert!(why.contains(&format!("the task that left it '{status}' has ended")), "{why}");
+        assert!(said.is_none_or(|said| why.ends_with(said)), "{why}");
     }
 }
 

@@ -151,6 +151,8 @@ impl From<protocol::Environment> for EnvironmentView {
             status,
             request,
             engine,
+            // Whose its things in Docker are; not shown here.
+            owner: _,
             network,
             nodes,
             // How the engine goes on where it was; not shown here.

@@ -551,6 +551,7 @@ pub fn environment() -> Environment {
         status: EnvironmentStatus::Failed,
         request: environment_request(),
         engine: "engine-1".into(),
+        owner: None,
         network: Some(NetworkInfo {
             id: "f00".into(),
             name: "orchestrator-1".into(),

@@ -588,6 +588,10 @@ pub struct Environment {
     /// The Docker daemon in which it is, by that one's own identifier, where several engines share the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker: Option<String>,
+    /// Whose its things in Docker are: the data of that engine, which they carry as a label. Records that
+    /// are older do not have it.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Its network in Docker.
     #[serde(default)]
     pub network: Option<NetworkInfo>,

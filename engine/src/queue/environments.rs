@@ -32,6 +32,9 @@ pub const DEFAULT_GROUP: &str = "test";
 const LIFETIME: TimeDelta = TimeDelta::days(1);
 /// The longest that it may ask for.
 const LONGEST_LIFETIME: TimeDelta = TimeDelta::days(30);
+/// Why an environment that nothing works on is in `error`, and what it said until then.
+const LEFT: &str = "the task that left it";
+const BEFORE: &str = "; before that: ";
 /// How many records one look into the store returns here.
 const PAGE: usize = 500;
 
@@ -67,12 +70,13 @@ pub fn unknown_environment(id: EnvironmentId) -> Error {
 
 impl Queue {
     /// Queues the creation of an environment, and with `auto_start` its run. The caller has checked what
-    /// it is to become.
+    /// it is to become. What is made of it belongs to the `owner`, whichever engine makes or removes it.
     pub async fn create_environment(
         &self,
         principal: &str,
         request: &EnvironmentRequest,
         environment_name: &str,
+        owner: &str,
     ) -> Result<EnvironmentTask, Error> {
         if let Some(infra) = &request.infra {
             name::dns_label("infra name", infra).map_err(|error| Error::from(error).with_field("infra"))?;
@@ -94,6 +98,7 @@ impl Queue {
             request: request.clone(),
             engine: self.options.engine.clone(),
             docker: self.options.labels.get(labels::DOCKER).cloned(),
+            owner: Some(owner.to_owned()),
             network: None,
             nodes: Vec::new(),
             partitions: Vec::new(),
@@ -292,7 +297,13 @@ impl Queue {
             }
             let was = environment.status;
             environment.status = EnvironmentStatus::Error;
-            environment.error.get_or_insert_with(|| format!("the task that left it '{was}' has ended"));
+            let why = format!("{LEFT} '{was}' has ended");
+            let before = environment.error.take();
+            let before = before.as_deref().and_then(|said| said.rsplit(BEFORE).next());
+            environment.error = Some(match before.filter(|said| !said.starts_with(LEFT)) {
+                Some(before) => format!("{why}{BEFORE}{before}"),
+                None => why,
+            });
             let expect = Expect::Revision(record.revision);
             let put = records::put(key(id), fields(&environment), &environment, expect)?;
             // Whoever works on it holds its lock from the claim on.

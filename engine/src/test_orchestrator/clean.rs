@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures::future::join_all;
-use orchestrator_protocol::Error;
 use orchestrator_protocol::environment::{EnvironmentId, EnvironmentStatus};
+use orchestrator_protocol::{Error, ErrorCode};
 use serde_json::{Value, json};
 
 use super::{Context, Failure, TestOrchestrator, names};
@@ -68,7 +68,7 @@ impl TestOrchestrator {
         self.turn(id, EnvironmentStatus::Cleaning, &|_| {}).await?;
         // What a creation that broke off has asked for may appear yet.
         let is_certain = before.ready_at.is_some();
-        let labels = names::of_environment(&self.options, id);
+        let labels = names::of_environment(&self.options, &before);
         match self.remove_all(&labels, is_certain).await {
             Ok(removed) => {
                 for name in &removed {
@@ -95,11 +95,13 @@ impl TestOrchestrator {
     /// Compares the records with what there is. Things of this engine's data that belong to no environment,
     /// or to one that is cleaned, are removed.
     pub async fn reconcile(&self) -> Result<Reconciled, Error> {
-        let reconciled = self.compare().await.map_err(|failure| failure.error)?;
-        if let Err(problem) = self.prune(false).await {
+        let reconciled = self.compare().await.map_err(|failure| failure.error);
+        // What cannot be removed keeps no image; where nobody answers, there is nothing to ask.
+        let is_away = reconciled.as_ref().is_err_and(|error| error.code == ErrorCode::Unavailable);
+        if !is_away && let Err(problem) = self.prune(false).await {
             tracing::warn!(%problem, "prepared images could not be pruned");
         }
-        Ok(reconciled)
+        reconciled
     }
 
     async fn compare(&self) -> Result<Reconciled, Failure> {
@@ -135,8 +137,7 @@ impl TestOrchestrator {
             self.docker.networks(labels),
             self.docker.volumes(labels)
         )?;
-        // Whoever starts a container from an image of ours gets its labels too, but not a name of ours.
-        let is_ours = |it: &containers::Container| names::is_ours(&it.name);
+        let is_ours = |it: &containers::Container| names::is_ours(&it.name, &it.labels);
         Ok(Things {
             containers: containers
                 .into_iter()

@@ -125,7 +125,7 @@ impl TestOrchestrator {
         environment: &Environment,
         blueprint: &Blueprint,
     ) -> Result<NetworkInfo, Failure> {
-        let labels = names::labels(&self.options, environment.id, names::KIND_NETWORK);
+        let labels = names::labels(&self.options, environment, names::KIND_NETWORK);
         if environment.network.is_some() {
             let there = self.docker.networks(&names::lasting(&labels)).await?;
             if let Some(info) = there.into_iter().find_map(info) {
@@ -171,7 +171,7 @@ impl TestOrchestrator {
         blueprint: &Blueprint,
         subnet: &str,
     ) -> Result<NetworkInfo, Failure> {
-        let labels = names::labels(&self.options, environment.id, names::KIND_NETWORK);
+        let labels = names::labels(&self.options, environment, names::KIND_NETWORK);
         let spec = NetworkSpec {
             name: names::network(environment.id),
             subnet: Some(subnet.to_owned()),
@@ -233,7 +233,7 @@ impl TestOrchestrator {
             .map(|volume| volume.name.as_str())
             .collect();
         for volume in volumes {
-            let labels = names::labels(&self.options, id, names::KIND_VOLUME);
+            let labels = names::labels(&self.options, environment, names::KIND_VOLUME);
             self.docker.create_volume(&names::volume(id, volume), &labels).await?;
         }
         let configs: Vec<_> = blueprint.nodes.iter().map(|node| &node.config).collect();
@@ -282,7 +282,7 @@ impl TestOrchestrator {
             hostname: config.name.clone(),
             command: command(node),
             env: config.environment.clone(),
-            labels: names::node_labels(&self.options, id, &config.name),
+            labels: names::node_labels(&self.options, environment, &config.name),
             network: network.name.clone(),
             aliases: vec![config.name.clone()],
             address: Some(address),
@@ -397,7 +397,7 @@ impl TestOrchestrator {
         if silent.is_empty() {
             return Ok(());
         }
-        let found = self.docker.containers(&names::of_environment(&self.options, environment.id)).await?;
+        let found = self.docker.containers(&names::of_environment(&self.options, environment)).await?;
         for node in silent {
             let name = names::container(environment.id, node);
             let container = found.iter().find(|container| container.name == name);

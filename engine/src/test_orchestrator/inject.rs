@@ -45,7 +45,7 @@ for address; do
             my $call = $word eq "cut" ? 0x8955 : 0x8953;
             ioctl($socket, $call, $request) or $word ne "cut" or die "SIOCSARP: $!\n";
         ' "$word" "$address" || exit 1
-    else
+    elif [ "$word" = cut ]; then
         echo "its image has neither ip (of iproute2) nor perl, and a partition needs one of them" >&2
         exit 1
     fi
@@ -104,7 +104,7 @@ impl TestOrchestrator {
             Fault::Restart { node } => self.restart(target, place(node)?).await,
             Fault::Partition { nodes } => self.partition(&environment, nodes).await,
             Fault::Heal {} => {
-                self.neighbours(&environment, &cuts(&environment), "heal").await?;
+                self.heal(&environment).await?;
                 self.note_partitions(environment.id, Vec::clear).await.map(drop)
             }
         }
@@ -182,6 +182,21 @@ impl TestOrchestrator {
             tracing::warn!(environment = %environment.id, %problem, "a partition that was refused cannot be undone");
         }
         Err(refused)
+    }
+
+    /// Connects all nodes that run, whatever is noted: a partition that was refused may not have been undone
+    /// everywhere. One that is paused, and noted, cannot be.
+    async fn heal(&self, environment: &Environment) -> Result<(), Failure> {
+        let mut told = cuts(environment);
+        let addresses = address_by_node(environment);
+        for place in places(environment).values() {
+            let is_up = matches!(self.state(place).await, Ok(ContainerState::Running));
+            if is_up || told.contains_key(&place.node) {
+                let others = addresses.iter().filter(|(node, _)| **node != place.node);
+                told.insert(place.node.clone(), others.map(|(_, address)| address.to_string()).collect());
+            }
+        }
+        self.neighbours(environment, &told, "heal").await
     }
 
     async fn note_partitions(

@@ -1,6 +1,6 @@
 //! Labels and names of what is made: the same for each attempt, and for each engine of the same data.
 
-use orchestrator_protocol::environment::EnvironmentId;
+use orchestrator_protocol::environment::{Environment, EnvironmentId};
 
 use super::Options;
 use crate::containers::Labels;
@@ -34,11 +34,11 @@ pub(super) fn owned(options: &Options) -> Labels {
     Labels::from([(OWNER.into(), options.owner.clone())])
 }
 
-/// By which all things of an environment are found.
-pub(super) fn of_environment(options: &Options, id: EnvironmentId) -> Labels {
-    let mut labels = owned(options);
-    labels.insert(ENVIRONMENT.into(), id.to_string());
-    labels
+/// By which all things of an environment are found. Its record says whose they are, so that each engine that
+/// knows the record finds them; before records did, they were this engine's.
+pub(super) fn of_environment(options: &Options, environment: &Environment) -> Labels {
+    let owner = environment.owner.as_ref().unwrap_or(&options.owner);
+    Labels::from([(OWNER.into(), owner.clone()), (ENVIRONMENT.into(), environment.id.to_string())])
 }
 
 /// By which a thing that carries such labels is found again: an engine has another name in each of its lives.
@@ -51,16 +51,16 @@ pub(super) fn lasting(labels: &Labels) -> Labels {
 }
 
 /// What a thing of an environment carries.
-pub(super) fn labels(options: &Options, id: EnvironmentId, kind: &str) -> Labels {
-    let mut labels = of_environment(options, id);
+pub(super) fn labels(options: &Options, environment: &Environment, kind: &str) -> Labels {
+    let mut labels = of_environment(options, environment);
     labels.insert(ENGINE.into(), options.engine.clone());
     labels.insert(KIND.into(), kind.into());
     labels
 }
 
 /// What a node's container carries.
-pub(super) fn node_labels(options: &Options, id: EnvironmentId, node: &str) -> Labels {
-    let mut labels = labels(options, id, KIND_NODE);
+pub(super) fn node_labels(options: &Options, environment: &Environment, node: &str) -> Labels {
+    let mut labels = labels(options, environment, KIND_NODE);
     labels.insert(NODE.into(), node.into());
     labels
 }
@@ -74,9 +74,21 @@ pub(super) fn prepared_labels(options: &Options, digest: &str, kind: &str) -> La
     labels
 }
 
-/// Whether a container has a name that an engine gives.
-pub(super) fn is_ours(container: &str) -> bool {
-    container.starts_with("orchestrator-")
+/// Whether a container is one that an engine has made: its name is the one that its labels lead to. Whoever
+/// starts a container from an image of ours gets the image's labels, but not that name.
+pub(super) fn is_ours(name: &str, labels: &Labels) -> bool {
+    let label = |key: &str| labels.get(key).map(String::as_str).unwrap_or_default();
+    match label(KIND) {
+        KIND_NODE => name == format!("orchestrator-{}-{}", label(ENVIRONMENT), label(NODE)),
+        KIND_SCRATCH => name == format!("orchestrator-scratch-{}-{}", label(OWNER), label(DIGEST)),
+        _ => false,
+    }
+}
+
+/// Whether this name of an image is the one that its labels lead to. Podman puts a registry before it.
+pub(super) fn is_prepared(name: &str, labels: &Labels) -> bool {
+    let prepared = labels.get(DIGEST).map(|digest| prepared_image(digest));
+    prepared.as_deref() == name.rsplit('/').next()
 }
 
 /// The name of an environment's network.

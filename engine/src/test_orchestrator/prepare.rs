@@ -259,6 +259,11 @@ impl TestOrchestrator {
         let mut images = self.docker.images(&kind).await?;
         images.sort_by_key(|image| image.created_at_sec);
         let now = Utc::now().timestamp();
+        // Whoever makes an image from one of ours gets its labels too. One that has lost its name to another of
+        // the same digest has none.
+        images.retain(|image| {
+            image.names.is_empty() || image.names.iter().any(|name| names::is_prepared(name, &image.labels))
+        });
         let is_own = |labels: &Labels| labels.get(names::OWNER) == Some(&self.options.owner);
         images.retain(|image| is_own(&image.labels) || (all && image.created_at_sec < now - ABANDONED_SEC));
         let mut total: u64 = images.iter().map(|image| image.size_bytes).sum();

@@ -123,7 +123,7 @@ impl TestOrchestrator {
                 let label = format!("fault {}: {}", index + 1, in_words(&step.fault));
                 self.test_fault(run, &step.fault, &label).await?;
                 if step.verify {
-                    let up = self.reachable(environment.id).await?;
+                    let up = self.reachable(environment).await?;
                     let up: Vec<&str> = up.iter().map(String::as_str).collect();
                     self.verify(run, &up, &format!("fault{index}-"), &format!(" after {label}")).await?;
                 }
@@ -155,7 +155,7 @@ impl TestOrchestrator {
     /// Brings the taskservs as they are now to the nodes that are up: a verification that was mended since
     /// they were made is the one that runs.
     async fn bring_scripts(&self, run: Run<'_>) -> Result<(), Failure> {
-        let (up, places) = (self.up(run.environment.id).await?, places(run.environment));
+        let (up, places) = (self.up(run.environment).await?, places(run.environment));
         let nodes = run.blueprint.nodes.iter().filter(|node| up.contains(&node.config.name));
         try_join_all(nodes.filter_map(|node| {
             let place = places.get(&node.config.name)?;
@@ -321,16 +321,16 @@ impl TestOrchestrator {
     }
 
     /// The nodes that run and that no partition has cut off from the others.
-    async fn reachable(&self, id: EnvironmentId) -> Result<Vec<String>, Failure> {
-        let partitions = self.environment(id).await?.partitions;
-        let mut up = self.up(id).await?;
+    async fn reachable(&self, environment: &Environment) -> Result<Vec<String>, Failure> {
+        let partitions = self.environment(environment.id).await?.partitions;
+        let mut up = self.up(environment).await?;
         up.retain(|node| !partitions.iter().any(|side| side.contains(node)));
         Ok(up)
     }
 
     /// The nodes that run.
-    async fn up(&self, id: EnvironmentId) -> Result<Vec<String>, Failure> {
-        let found = self.docker.containers(&names::of_environment(&self.options, id)).await?;
+    async fn up(&self, environment: &Environment) -> Result<Vec<String>, Failure> {
+        let found = self.docker.containers(&names::of_environment(&self.options, environment)).await?;
         let up = found.into_iter().filter(|container| container.state == ContainerState::Running);
         Ok(up.filter_map(|mut container| container.labels.remove(names::NODE)).collect())
     }

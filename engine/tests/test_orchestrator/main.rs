@@ -6,4 +6,5 @@ mod broken;
 mod docker;
 mod faults;
 mod limits;
+mod owners;
 mod support;

@@ -118,6 +118,7 @@ impl World {
             status: EnvironmentStatus::Creating,
             request: serde_json::from_value(request).unwrap(),
             engine: "test".into(),
+            owner: None,
             network: None,
             nodes: Vec::new(),
             docker: None,

@@ -76,6 +76,7 @@ pub fn environment(status: EnvironmentStatus) -> Environment {
             idempotency_key: None,
         },
         engine: "one".into(),
+        owner: None,
         network: None,
         nodes: Vec::new(),
         docker: None,
