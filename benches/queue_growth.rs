@@ -39,6 +39,8 @@ impl Sized {
         let store = Arc::new(FilesystemStore::open(FilesystemOptions::new(directory.path())).unwrap());
         let options = QueueOptions {
             engine: "bench".into(),
+            is_shared: false,
+            labels: std::collections::BTreeMap::new(),
             boot_id: "bench".into(),
             retry: RetryPolicy::default(),
             grace_ms: 0,

@@ -3,9 +3,15 @@
 //! Order of the start: the storage (whose lock says that no other engine is here), the schedule from
 //! what is stored, the doors, and only then new attempts. Order of the end: no new attempts, the doors,
 //! what runs (finished, cancelled or left to the next engine), the storage.
+//!
+//! On a storage that several engines share it takes its seat among them first ([`crate::membership`]). When
+//! it loses its seat it ends as in a crash, and whoever runs it opens it again.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+mod housekeeping;
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,34 +21,36 @@ use chrono::Utc;
 use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::service::Service;
-use orchestrator_protocol::task::{DEFAULT_GRACE_MS, TaskId};
-use orchestrator_runner::attempt::{Attempt, AttemptState};
+use orchestrator_protocol::task::DEFAULT_GRACE_MS;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
+use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::{Store, StoreError, StoreResult};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::config::{Config, StorageType};
 use crate::container_manager::DockerManager;
+use crate::containers::ContainerManager;
 use crate::environments::TestEnvironments;
+use crate::follow::Follower;
+use crate::membership::{About, LeaseTimes, Membership};
 use crate::queue::{Queue, QueueOptions};
-use crate::records::task_key;
 use crate::service::EngineService;
+use crate::storage::migrations::Migrations;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
-use crate::{dispatch, server};
+use crate::{dispatch, labels, server, storage};
+use housekeeping::{look_around, retain, sweep};
 
-/// Between two looks for what has had its time.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 /// How long an engine waits for the one before it, which serves nobody any more, to let go.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
 const HANDOVER_INTERVAL: Duration = Duration::from_millis(20);
-/// Between two looks for what could not be done after a commit.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How long Docker may take to say who it is.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the doors may take to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,33 +58,103 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     match config.storage_type {
         StorageType::Filesystem => {
-            let options = FilesystemOptions::new(&config.data_dir);
+            let options = FilesystemOptions::new(&config.storage_dir);
             let socket = config.socket.clone();
             let store = tokio::task::spawn_blocking(move || open_filesystem(&options, &socket)).await??;
             Ok(Arc::new(store))
         }
-        other @ (StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer) => {
-            bail!("this build has no storage '{}': use --storage-type filesystem", other.as_str())
-        }
+        StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer => open_surrealdb(config).await,
     }
+}
+
+/// Opens one of the backends on SurrealDB.
+#[cfg(feature = "surrealdb")]
+async fn open_surrealdb(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    use orchestrator_storage::surrealdb::{Credentials, EmbeddedOptions, ServerOptions, SurrealStore};
+
+    if config.storage_type == StorageType::SurrealdbEmbedded {
+        let options = EmbeddedOptions::new(&config.data_dir);
+        return Ok(Arc::new(SurrealStore::open_embedded(options).await?));
+    }
+    let settings = config.surrealdb.clone();
+    let Some(url) = settings.url else {
+        bail!("--storage-type surrealdb-server needs the server's address: use --surrealdb-url")
+    };
+    let mut options = ServerOptions::new(url);
+    options.namespace = settings.namespace.unwrap_or(options.namespace);
+    options.database = settings.database.unwrap_or(options.database);
+    options.credentials = match (settings.username, settings.password) {
+        (Some(username), Some(password)) => Some(Credentials { username, password }),
+        (None, None) => None,
+        (Some(_), None) => bail!("the SurrealDB user has no password: use --surrealdb-password-file"),
+        (None, Some(_)) => bail!("the SurrealDB password has no user: use --surrealdb-username"),
+    };
+    Ok(Arc::new(SurrealStore::open_server(options).await?))
+}
+
+/// Says what to do for a storage that is not in this build.
+#[cfg(not(feature = "surrealdb"))]
+async fn open_surrealdb(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    bail!("this build has no storage '{}': build with --features surrealdb", config.storage_type.as_str())
 }
 
 /// Opens the filesystem backend. While another engine has it that serves nobody any more, because it is
 /// about to end, this one waits for it.
 fn open_filesystem(options: &FilesystemOptions, socket: &Path) -> StoreResult<FilesystemStore> {
+    handed_over(&options.data_dir, socket, || FilesystemStore::open(options.clone()))
+}
+
+/// Takes something that one engine of a data directory has at a time.
+fn handed_over<T>(
+    data_dir: &Path,
+    socket: &Path,
+    mut take: impl FnMut() -> StoreResult<T>,
+) -> StoreResult<T> {
     let deadline = Instant::now() + HANDOVER_PATIENCE;
     loop {
-        match FilesystemStore::open(options.clone()) {
+        match take() {
             Err(StoreError::InUse { .. }) => {
                 let is_served = !matches!(Client::connect(socket, None), Err(ClientError::NotRunning { .. }));
                 if is_served || Instant::now() >= deadline {
-                    return Err(StoreError::InUse { path: options.data_dir.clone() });
+                    return Err(StoreError::InUse { path: data_dir.to_owned() });
                 }
                 std::thread::sleep(HANDOVER_INTERVAL);
             }
             other => return other,
         }
     }
+}
+
+/// The lock of a data directory whose records are elsewhere. The system lets go of it when the process ends.
+fn lock_data_dir(data_dir: &Path) -> StoreResult<File> {
+    let path = data_dir.join("lock");
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = opened.map_err(|source| StoreError::Io { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: data_dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+    }
+}
+
+/// Why an engine has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody has stopped it.
+    Stopped,
+    /// It has lost its seat among the engines of its store: to be opened again.
+    Unseated,
+}
+
+/// What an engine has that is not alone on its store.
+struct Sharing {
+    membership: Arc<Membership>,
+    follower: Follower,
+    /// Renews the lease.
+    keeper: AbortOnDropHandle<()>,
+    /// Held as long as this engine is the one of its data directory.
+    lock: File,
 }
 
 /// An engine that is ready.
@@ -91,6 +169,7 @@ pub struct Engine {
     /// Fires when no new attempts are to be begun, and when supervisors are to leave their scripts.
     no_more: CancellationToken,
     leave: CancellationToken,
+    sharing: Option<Sharing>,
 }
 
 impl Engine {
@@ -102,16 +181,86 @@ impl Engine {
             .mode(0o700)
             .create(config.attempts_dir())
             .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
-        let store = open_store(&config).await?;
+        let (config, store) = storage::open_truth(config).await?;
+        if config.storage_type.is_shared() {
+            return Self::on_shared_store(config, store, LeaseTimes::default()).await;
+        }
         Self::on_store(config, store).await
     }
 
-    /// The same, on a storage that is open already.
+    /// The same, on a storage that is open already and that no other engine uses.
     pub async fn on_store(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
-        let config = Arc::new(config);
+        let member = owner(&config).context("cannot name the data directory")?;
+        let switching = Arc::new(SwitchingStore::new(store));
+        let store = Arc::clone(&switching) as Arc<dyn Store>;
         let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let about = about(&config, config.labels.clone())?;
+        Self::build(config, switching, store, (programs, Arc::new(docker)), member, about, None).await
+    }
+
+    /// The same, on a storage that is open already and that other engines may use. All of them must have
+    /// the same `times`.
+    pub async fn on_shared_store(
+        config: Config,
+        store: Arc<dyn Store>,
+        times: LeaseTimes,
+    ) -> anyhow::Result<Self> {
+        let (data_dir, socket) = (config.data_dir.clone(), config.socket.clone());
+        let lock =
+            tokio::task::spawn_blocking(move || handed_over(&data_dir, &socket, || lock_data_dir(&data_dir)))
+                .await??;
+        let member = owner(&config).context("cannot name the data directory")?;
+        let life = Uuid::new_v4().to_string();
+        let switching = Arc::new(SwitchingStore::guarded(store).await.context("cannot read the storage")?);
+        let store = Arc::clone(&switching) as Arc<dyn Store>;
+        let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let mut labels = config.labels.clone();
+        labels.insert(labels::WORKER.to_owned(), programs.digest().to_owned());
+        if let Ok(Ok(id)) = tokio::time::timeout(DOCKER_PATIENCE, docker.daemon_id()).await
+            && !id.is_empty()
+        {
+            labels.insert(labels::DOCKER.to_owned(), id);
+        }
+        let about = about(&config, labels)?;
+        let membership =
+            Membership::join(store, member.clone(), life, about.clone(), times, &config.data_dir)
+                .await
+                .context("cannot take a seat among the engines of the storage")?;
+        // From here on it may take long to read what is stored.
+        let keeper = {
+            let membership = Arc::clone(&membership);
+            AbortOnDropHandle::new(tokio::spawn(async move { membership.keep().await }))
+        };
+        let seated = Arc::clone(membership.store());
+        // Asked before anything is read, so that nothing comes in between.
+        let after = seated.sequence().await.context("cannot read the storage")?;
+        let attempts_dir = config.attempts_dir();
+        let store = Arc::clone(&seated) as Arc<dyn Store>;
+        let programs = (programs, Arc::new(docker));
+        let mut engine =
+            Self::build(config, switching, store, programs, member, about, Some(&membership)).await?;
+        let follower = Follower::new(Arc::clone(&engine.queue), seated, attempts_dir, after);
+        engine.sharing = Some(Sharing { membership, follower, keeper, lock });
+        Ok(engine)
+    }
+
+    /// `store` is what the engine works on: `switching`, or what stands before it.
+    async fn build(
+        config: Config,
+        switching: Arc<SwitchingStore>,
+        store: Arc<dyn Store>,
+        (programs, docker): (Programs, Arc<DockerManager>),
+        member: String,
+        about: About,
+        membership: Option<&Arc<Membership>>,
+    ) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
         let options = QueueOptions {
-            engine: Uuid::now_v7().to_string(),
+            engine: member.clone(),
+            is_shared: membership.is_some(),
+            labels: about.labels.clone(),
             boot_id: orchestrator_runner::identity::boot_id().context("cannot read the machine's boot id")?,
             retry: config.retry,
             grace_ms: DEFAULT_GRACE_MS,
@@ -119,13 +268,12 @@ impl Engine {
             max_parallel: config.max_parallel,
         };
         let queue = Arc::new(Queue::new(store, options));
-        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
         let environments = Arc::new(TestEnvironments::new(
             Arc::clone(&queue),
-            Arc::new(docker),
+            docker,
             &config,
             programs.taskservs(),
-            owner(&config).context("cannot name the data directory")?,
+            member,
         ));
         let (work, no_more, leave) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let supervisor = Arc::new(Supervisor::new(
@@ -135,6 +283,7 @@ impl Engine {
             Arc::clone(&environments),
             work.clone(),
             leave.clone(),
+            membership.cloned(),
         ));
         let found = queue.recover().await.context("cannot read the queue")?;
         info!(running = found.len(), "queue read");
@@ -145,12 +294,16 @@ impl Engine {
         let service = Arc::new(EngineService {
             queue: Arc::clone(&queue),
             environments,
+            migrations: Migrations::new(switching, Arc::clone(&config)),
             config: Arc::clone(&config),
             programs,
-            started_at: Utc::now(),
+            started_at: about.started_at,
+            about,
+            membership: membership.cloned(),
             stop,
         });
-        Ok(Self { config, queue, supervisor, service, stop_requests, work, no_more, leave })
+        let sharing = None;
+        Ok(Self { config, queue, supervisor, service, stop_requests, work, no_more, leave, sharing })
     }
 
     /// What answers for this engine.
@@ -159,8 +312,8 @@ impl Engine {
     }
 
     /// Serves and works until somebody stops it: by a request, or by SIGINT or SIGTERM, which leave
-    /// scripts to the next engine.
-    pub async fn run(mut self) -> anyhow::Result<()> {
+    /// scripts to the next engine; or until it has lost its seat.
+    pub async fn run(mut self) -> anyhow::Result<Ended> {
         let close = CancellationToken::new();
         let doors = TaskTracker::new();
         let listener = server::listen(&self.config.socket)
@@ -177,16 +330,24 @@ impl Engine {
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.queue)));
         let environments = Arc::clone(&self.service.environments);
         let looking_after = tokio::spawn(async move { environments.look_after().await });
+        let mut housekeeping = vec![retention, sweeper, looking_after];
+        let mut membership = None;
+        if let Some(Sharing { membership: own, follower, keeper, lock }) = self.sharing.take() {
+            housekeeping.push(tokio::spawn(follower.run()));
+            housekeeping.push(tokio::spawn(look_around(Arc::clone(&self.queue), Arc::clone(&own))));
+            membership = Some((own, keeper, lock));
+        }
         info!(
             data_dir = %self.config.data_dir.display(),
             socket = %self.config.socket.display(),
             http = self.config.http.map(|address| address.to_string()),
             "ready"
         );
-        self.wait_for_stop().await?;
+        let lost = membership.as_ref().map(|(membership, ..)| membership.store().lost().clone());
+        let ended = self.wait_for_stop(lost.unwrap_or_default()).await?;
         self.queue.set_mode(EngineMode::Stopping);
         self.no_more.cancel();
-        for housekeeping in [retention, sweeper, looking_after] {
+        for housekeeping in housekeeping {
             housekeeping.abort();
             // Its end is a cancellation. Until then it holds the storage.
             let _ = housekeeping.await;
@@ -201,13 +362,25 @@ impl Engine {
         }
         self.work.close();
         self.work.wait().await;
+        if let Some((membership, keeper, _lock)) = &membership {
+            keeper.abort();
+            if ended == Ended::Stopped
+                && self.queue.running_count() == 0
+                && let Err(error) = membership.leave().await
+            {
+                warn!(%error, "the others cannot be told that this engine has left");
+            }
+        }
         // The socket goes last, so that whoever waits for its end can start the next engine at once.
-        self.queue.store().close().await.context("cannot close the storage")?;
+        match (self.queue.store().close().await, ended) {
+            (Err(error), Ended::Unseated) => warn!(%error, "the storage cannot be closed"),
+            (closed, _) => closed.context("cannot close the storage")?,
+        }
         if let Err(error) = std::fs::remove_file(&self.config.socket) {
             warn!(%error, "the socket cannot be removed");
         }
-        info!(left_running = self.queue.running_count(), "stopped");
-        Ok(())
+        info!(left_running = self.queue.running_count(), ?ended, "stopped");
+        Ok(ended)
     }
 
     #[cfg(feature = "http")]
@@ -235,8 +408,9 @@ impl Engine {
         }
     }
 
-    /// Waits for a word, and for what that word says must have happened before the end.
-    async fn wait_for_stop(&mut self) -> anyhow::Result<()> {
+    /// Waits for a word, and for what that word says must have happened before the end; or for the loss of
+    /// its seat.
+    async fn wait_for_stop(&mut self, lost: CancellationToken) -> anyhow::Result<Ended> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut draining = false;
@@ -247,13 +421,18 @@ impl Engine {
             let mode = tokio::select! {
                 _ = interrupt.recv() => StopMode::Now,
                 _ = terminate.recv() => StopMode::Now,
-                () = idle => return Ok(()),
+                () = idle => return Ok(Ended::Stopped),
+                () = lost.cancelled() => {
+                    warn!("this engine has lost its seat: others take over its work; taking a new one");
+                    self.leave.cancel();
+                    return Ok(Ended::Unseated);
+                }
                 mode = self.stop_requests.recv() => mode.unwrap_or(StopMode::Now),
             };
             match mode {
                 StopMode::Now => {
                     self.leave.cancel();
-                    return Ok(());
+                    return Ok(Ended::Stopped);
                 }
                 StopMode::Drain => {
                     info!(running = self.queue.running_count(), "taking nothing new, finishing what runs");
@@ -290,79 +469,25 @@ fn owner(config: &Config) -> std::io::Result<String> {
     }
 }
 
+/// What an engine says of itself to the others.
+fn about(config: &Config, labels: BTreeMap<String, String>) -> anyhow::Result<About> {
+    Ok(About {
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        boot_id: orchestrator_runner::identity::boot_id().context("cannot read the machine's boot id")?,
+        started_at: Utc::now(),
+        data_dir: config.data_dir.to_string_lossy().into_owned(),
+        socket: config.socket.to_string_lossy().into_owned(),
+        release: env!("CARGO_PKG_VERSION").into(),
+        labels,
+    })
+}
+
 /// Waits until no attempt is under way.
 async fn work_done(queue: &Queue) {
     let mut events = queue.listen();
     while queue.running_count() > 0 {
         // Lagging does no harm: only the count matters. The bound covers an event between the two looks.
         let _ = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
-    }
-}
-
-/// Makes good, at intervals, what could not be done after a commit.
-async fn sweep(queue: Arc<Queue>) {
-    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
-        interval.tick().await;
-        queue.sweep().await;
-    }
-}
-
-/// Removes what has had its time, at intervals. First what an engine that died in the middle of that
-/// has left.
-async fn retain(queue: Arc<Queue>, config: Arc<Config>) {
-    match orphans(&queue, &config).await {
-        Ok(orphans) => remove_attempts(&config, &orphans),
-        Err(error) => warn!(%error, "logs that belong to no task cannot be looked for"),
-    }
-    let mut interval = tokio::time::interval(RETENTION_INTERVAL);
-    loop {
-        interval.tick().await;
-        match queue.retain(&config.retention, Utc::now()).await {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => {
-                remove_attempts(&config, &removed);
-                info!(tasks = removed.len(), "removed what has had its time");
-            }
-            Err(error) => warn!(%error, "what has had its time cannot be removed now"),
-        }
-    }
-}
-
-/// Tasks whose attempts are kept and that are stored no more.
-async fn orphans(queue: &Queue, config: &Config) -> anyhow::Result<Vec<TaskId>> {
-    let mut orphans = Vec::new();
-    for entry in std::fs::read_dir(config.attempts_dir())? {
-        let entry = entry?;
-        let Ok(id) = entry.file_name().to_string_lossy().parse::<TaskId>() else { continue };
-        if queue.store().get(&task_key(id)).await?.is_some() {
-            continue;
-        }
-        if has_running_attempt(&entry.path())? {
-            warn!(task = %id, "a script of a task that is not stored is running; it is left alone");
-        } else {
-            orphans.push(id);
-        }
-    }
-    Ok(orphans)
-}
-
-fn has_running_attempt(task: &Path) -> std::io::Result<bool> {
-    for attempt in std::fs::read_dir(task)? {
-        if matches!(Attempt::open(&attempt?.path())?.state()?, AttemptState::Running { .. }) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn remove_attempts(config: &Config, tasks: &[TaskId]) {
-    for id in tasks {
-        let directory = config.attempts_dir().join(id.to_string());
-        if let Err(error) = std::fs::remove_dir_all(directory)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(task = %id, %error, "the logs of a removed task cannot be removed");
-        }
     }
 }

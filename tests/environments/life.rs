@@ -88,7 +88,7 @@ fn one_that_is_called_off_while_it_is_made_is_removed() {
         docker(&["exec", &node, "pgrep", "-f", "sleep 3333"])?;
         Some(tasks_of(&engine, made)["create clocks"].id)
     });
-    engine.ask(CancelTask { id: create, reason: Some("not needed".into()) });
+    engine.ask(CancelTask { force: false, id: create, reason: Some("not needed".into()) });
     wait_for(&engine, made, EnvironmentStatus::Cleaned);
     assert_eq!(engine.task(create).status, TaskStatus::Cancelled);
     nothing_is_left(&engine);

@@ -6,4 +6,7 @@ pub mod engine;
 pub mod gate;
 pub mod history;
 pub mod queue;
+pub mod shared;
+#[cfg(feature = "surrealdb")]
+pub mod surrealdb;
 pub mod wait;

@@ -21,6 +21,8 @@ pub fn queue(directory: &Path, max_parallel: u32) -> Queue {
 pub fn queue_on(store: Arc<dyn Store>, max_parallel: u32) -> Queue {
     let options = QueueOptions {
         engine: "test".into(),
+        is_shared: false,
+        labels: std::collections::BTreeMap::new(),
         boot_id: "test".into(),
         retry: RetryPolicy { max_retries: 0, ..RetryPolicy::default() },
         grace_ms: 0,
