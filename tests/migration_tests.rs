@@ -14,3 +14,6 @@ mod live;
 mod offline;
 #[path = "migration_tests/stores.rs"]
 mod stores;
+#[cfg(feature = "surrealdb")]
+#[path = "migration_tests/surrealdb.rs"]
+mod surrealdb;

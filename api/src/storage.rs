@@ -83,11 +83,27 @@ pub struct MigrationRequest {
     /// Its directory; the engine's own for that backend where it is left out.
     #[serde(default)]
     dir: Option<String>,
+    /// The address of its server, such as `ws://127.0.0.1:8000`; the configured one where it is left out.
+    #[serde(default)]
+    url: Option<String>,
+    /// The namespace there; the configured one where it is left out.
+    #[serde(default)]
+    namespace: Option<String>,
+    /// The database in it; the configured one where it is left out.
+    #[serde(default)]
+    database: Option<String>,
+    /// The user there. Where it is left out the configured one, at the configured server, and else none.
+    #[serde(default)]
+    username: Option<String>,
+    /// The file with the user's password; it lies under one of the directories that requests may name.
+    #[serde(default)]
+    password_file: Option<String>,
 }
 
 impl From<MigrationRequest> for StorageTarget {
-    fn from(MigrationRequest { storage_type, dir }: MigrationRequest) -> Self {
-        Self { storage_type, dir }
+    fn from(asked: MigrationRequest) -> Self {
+        let MigrationRequest { storage_type, dir, url, namespace, database, username, password_file } = asked;
+        Self { storage_type, dir, url, namespace, database, username, password_file }
     }
 }
 

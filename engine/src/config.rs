@@ -12,6 +12,10 @@ use serde::Deserialize;
 
 use crate::reach::Reach;
 
+pub mod surrealdb;
+
+pub use surrealdb::{SurrealdbArguments, SurrealdbSettings};
+
 /// Where records live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -74,37 +78,12 @@ pub struct Arguments {
     #[arg(long, env = "ORCHESTRATOR_STORAGE_TYPE", value_enum, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
 
-    /// The SurrealDB server: ws://, wss://, http:// or https://, host and port
-    #[arg(long, env = "ORCHESTRATOR_SURREALDB_URL", value_name = "URL")]
-    pub surrealdb_url: Option<String>,
+    /// The SurrealDB server
+    #[command(flatten)]
+    pub surrealdb: SurrealdbArguments,
 
-    /// The namespace on the SurrealDB server [default: orchestrator]
-    #[arg(long, env = "ORCHESTRATOR_SURREALDB_NAMESPACE", value_name = "NAME")]
-    pub surrealdb_namespace: Option<String>,
-
-    /// The database in the namespace [default: tasks]
-    #[arg(long, env = "ORCHESTRATOR_SURREALDB_DATABASE", value_name = "NAME")]
-    pub surrealdb_database: Option<String>,
-
-    /// The database's user; without one the server must let everybody in
-    #[arg(long, env = "ORCHESTRATOR_SURREALDB_USERNAME", value_name = "NAME")]
-    pub surrealdb_username: Option<String>,
-
-    /// The user's password. Others on this machine can read it here: better in the environment or a file
-    #[arg(
-        long,
-        env = "ORCHESTRATOR_SURREALDB_PASSWORD",
-        hide_env_values = true,
-        value_name = "PASSWORD",
-        conflicts_with = "surrealdb_password_file"
-    )]
-    pub surrealdb_password: Option<String>,
-
-    /// A file with the user's password
-    #[arg(long, env = "ORCHESTRATOR_SURREALDB_PASSWORD_FILE", value_name = "FILE")]
-    pub surrealdb_password_file: Option<PathBuf>,
-    /// Directory that holds the filesystem storage, where that is not the data directory [default: the
-    /// data directory]
+    /// Directory that holds the storage on disk, where that is not the data directory [default: the data
+    /// directory]
     #[arg(long, env = "ORCHESTRATOR_STORAGE_DIR", value_name = "DIR")]
     pub storage_dir: Option<PathBuf>,
 
@@ -366,34 +345,8 @@ impl Default for RetentionSettings {
     }
 }
 
-/// Where the SurrealDB server is, and as whom to sign in.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct SurrealdbSettings {
-    /// Its address.
-    pub url: Option<String>,
-    /// The namespace; the backend's own without it.
-    pub namespace: Option<String>,
-    /// The database; the backend's own without it.
-    pub database: Option<String>,
-    /// The user.
-    pub username: Option<String>,
-    /// The user's password.
-    pub password: Option<String>,
-}
-
-impl std::fmt::Debug for SurrealdbSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SurrealdbSettings")
-            .field("url", &self.url)
-            .field("namespace", &self.namespace)
-            .field("database", &self.database)
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Everything an engine is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Its data directory, absolute.
     pub data_dir: PathBuf,
@@ -405,7 +358,7 @@ pub struct Config {
     pub storage_type: StorageType,
     /// The SurrealDB server.
     pub surrealdb: SurrealdbSettings,
-    /// The directory that holds the filesystem storage, absolute.
+    /// The directory that holds the storage on disk, absolute.
     pub storage_dir: PathBuf,
     /// The Nushell.
     pub nu_path: PathBuf,
@@ -526,19 +479,15 @@ impl Config {
         crate::labels::check(&labels).map_err(|error| ConfigError::Invalid(error.message))?;
         let RetrySettings { max_retries, base_ms, cap_ms } = file.retry;
         let (runner, runner_args) = runner_program()?;
-        let password_file = arguments.surrealdb_password_file.or(file.surrealdb_password_file);
-        let password = match (arguments.surrealdb_password, password_file) {
-            (Some(password), _) => Some(password),
-            (None, Some(path)) => Some(read_password(&path)?),
-            (None, None) => None,
-        };
-        let surrealdb = SurrealdbSettings {
-            url: arguments.surrealdb_url.or(file.surrealdb_url),
-            namespace: arguments.surrealdb_namespace.or(file.surrealdb_namespace),
-            database: arguments.surrealdb_database.or(file.surrealdb_database),
-            username: arguments.surrealdb_username.or(file.surrealdb_username),
-            password,
-        };
+        let surrealdb = arguments.surrealdb.or(SurrealdbArguments {
+            surrealdb_url: file.surrealdb_url,
+            surrealdb_namespace: file.surrealdb_namespace,
+            surrealdb_database: file.surrealdb_database,
+            surrealdb_username: file.surrealdb_username,
+            surrealdb_password: None,
+            surrealdb_password_file: file.surrealdb_password_file,
+        });
+        let surrealdb = surrealdb.settings()?;
         Ok(Self {
             data_dir,
             http,
@@ -611,13 +560,6 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
     std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.to_owned(), source })
-}
-
-/// A password from a file: without the line end behind it.
-fn read_password(path: &Path) -> Result<String, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn read_file(path: &Path) -> Result<File, ConfigError> {

@@ -7,24 +7,23 @@
 //! On a storage that several engines share it takes its seat among them first ([`crate::membership`]). When
 //! it loses its seat it ends as in a crash, and whoever runs it opens it again.
 
+mod doors;
 mod housekeeping;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use chrono::Utc;
-use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::service::Service;
 use orchestrator_protocol::task::DEFAULT_GRACE_MS;
-use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
+use orchestrator_storage::Store;
 use orchestrator_storage::migration::live::SwitchingStore;
-use orchestrator_storage::{Store, StoreError, StoreResult};
+use orchestrator_storage::migration::state::renew_state;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +31,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::config::{Config, StorageType};
+use crate::config::Config;
 use crate::container_manager::DockerManager;
 use crate::containers::ContainerManager;
 use crate::environments::TestEnvironments;
@@ -41,110 +40,28 @@ use crate::membership::{About, LeaseTimes, Membership};
 use crate::queue::{Queue, QueueOptions};
 use crate::service::EngineService;
 use crate::storage::migrations::Migrations;
+use crate::storage::open::lock_data_dir;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
 use crate::{dispatch, labels, server, storage};
+pub use doors::Doors;
 use housekeeping::{look_around, retain, sweep};
 
-/// How long an engine waits for the one before it, which serves nobody any more, to let go.
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
-const HANDOVER_INTERVAL: Duration = Duration::from_millis(20);
 /// How long Docker may take to say who it is.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the doors may take to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Opens the storage that the configuration names.
-pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    match config.storage_type {
-        StorageType::Filesystem => {
-            let options = FilesystemOptions::new(&config.storage_dir);
-            let socket = config.socket.clone();
-            let store = tokio::task::spawn_blocking(move || open_filesystem(&options, &socket)).await??;
-            Ok(Arc::new(store))
-        }
-        StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer => open_surrealdb(config).await,
-    }
-}
-
-/// Opens one of the backends on SurrealDB.
-#[cfg(feature = "surrealdb")]
-async fn open_surrealdb(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    use orchestrator_storage::surrealdb::{Credentials, EmbeddedOptions, ServerOptions, SurrealStore};
-
-    if config.storage_type == StorageType::SurrealdbEmbedded {
-        let options = EmbeddedOptions::new(&config.data_dir);
-        return Ok(Arc::new(SurrealStore::open_embedded(options).await?));
-    }
-    let settings = config.surrealdb.clone();
-    let Some(url) = settings.url else {
-        bail!("--storage-type surrealdb-server needs the server's address: use --surrealdb-url")
-    };
-    let mut options = ServerOptions::new(url);
-    options.namespace = settings.namespace.unwrap_or(options.namespace);
-    options.database = settings.database.unwrap_or(options.database);
-    options.credentials = match (settings.username, settings.password) {
-        (Some(username), Some(password)) => Some(Credentials { username, password }),
-        (None, None) => None,
-        (Some(_), None) => bail!("the SurrealDB user has no password: use --surrealdb-password-file"),
-        (None, Some(_)) => bail!("the SurrealDB password has no user: use --surrealdb-username"),
-    };
-    Ok(Arc::new(SurrealStore::open_server(options).await?))
-}
-
-/// Says what to do for a storage that is not in this build.
-#[cfg(not(feature = "surrealdb"))]
-async fn open_surrealdb(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    bail!("this build has no storage '{}': build with --features surrealdb", config.storage_type.as_str())
-}
-
-/// Opens the filesystem backend. While another engine has it that serves nobody any more, because it is
-/// about to end, this one waits for it.
-fn open_filesystem(options: &FilesystemOptions, socket: &Path) -> StoreResult<FilesystemStore> {
-    handed_over(&options.data_dir, socket, || FilesystemStore::open(options.clone()))
-}
-
-/// Takes something that one engine of a data directory has at a time.
-fn handed_over<T>(
-    data_dir: &Path,
-    socket: &Path,
-    mut take: impl FnMut() -> StoreResult<T>,
-) -> StoreResult<T> {
-    let deadline = Instant::now() + HANDOVER_PATIENCE;
-    loop {
-        match take() {
-            Err(StoreError::InUse { .. }) => {
-                let is_served = !matches!(Client::connect(socket, None), Err(ClientError::NotRunning { .. }));
-                if is_served || Instant::now() >= deadline {
-                    return Err(StoreError::InUse { path: data_dir.to_owned() });
-                }
-                std::thread::sleep(HANDOVER_INTERVAL);
-            }
-            other => return other,
-        }
-    }
-}
-
-/// The lock of a data directory whose records are elsewhere. The system lets go of it when the process ends.
-fn lock_data_dir(data_dir: &Path) -> StoreResult<File> {
-    let path = data_dir.join("lock");
-    let mut options = OpenOptions::new();
-    let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = opened.map_err(|source| StoreError::Io { path: path.clone(), source })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: data_dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
-    }
-}
-
 /// Why an engine has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// Somebody has stopped it.
     Stopped,
     /// It has lost its seat among the engines of its store: to be opened again.
     Unseated,
+    /// Its records have moved to a storage that others may use too, or away from one: to be opened again with
+    /// this configuration.
+    Moved(Box<Config>),
 }
 
 /// What an engine has that is not alone on its store.
@@ -153,8 +70,6 @@ struct Sharing {
     follower: Follower,
     /// Renews the lease.
     keeper: AbortOnDropHandle<()>,
-    /// Held as long as this engine is the one of its data directory.
-    lock: File,
 }
 
 /// An engine that is ready.
@@ -170,6 +85,8 @@ pub struct Engine {
     no_more: CancellationToken,
     leave: CancellationToken,
     sharing: Option<Sharing>,
+    /// Held as long as this engine is the one of its data directory.
+    _lock: Option<File>,
 }
 
 impl Engine {
@@ -181,11 +98,14 @@ impl Engine {
             .mode(0o700)
             .create(config.attempts_dir())
             .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
+        let lock = lock_data_dir(&config).await?;
         let (config, store) = storage::open_truth(config).await?;
-        if config.storage_type.is_shared() {
-            return Self::on_shared_store(config, store, LeaseTimes::default()).await;
-        }
-        Self::on_store(config, store).await
+        let engine = if config.storage_type.is_shared() {
+            Self::on_shared_store(config, store, LeaseTimes::default()).await?
+        } else {
+            Self::on_store(config, store).await?
+        };
+        Ok(Self { _lock: Some(lock), ..engine })
     }
 
     /// The same, on a storage that is open already and that no other engine uses.
@@ -206,13 +126,11 @@ impl Engine {
         store: Arc<dyn Store>,
         times: LeaseTimes,
     ) -> anyhow::Result<Self> {
-        let (data_dir, socket) = (config.data_dir.clone(), config.socket.clone());
-        let lock =
-            tokio::task::spawn_blocking(move || handed_over(&data_dir, &socket, || lock_data_dir(&data_dir)))
-                .await??;
         let member = owner(&config).context("cannot name the data directory")?;
         let life = Uuid::new_v4().to_string();
-        let switching = Arc::new(SwitchingStore::guarded(store).await.context("cannot read the storage")?);
+        let switching =
+            SwitchingStore::guarded(Arc::clone(&store)).await.context("cannot read the storage")?;
+        let (switching, raw) = (Arc::new(switching), store);
         let store = Arc::clone(&switching) as Arc<dyn Store>;
         let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
         let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
@@ -228,6 +146,8 @@ impl Engine {
             Membership::join(store, member.clone(), life, about.clone(), times, &config.data_dir)
                 .await
                 .context("cannot take a seat among the engines of the storage")?;
+        // From here on nobody moves the records without this engine's knowledge.
+        renew_state(&*raw).await.context("cannot join the engines of the storage")?;
         // From here on it may take long to read what is stored.
         let keeper = {
             let membership = Arc::clone(&membership);
@@ -242,7 +162,7 @@ impl Engine {
         let mut engine =
             Self::build(config, switching, store, programs, member, about, Some(&membership)).await?;
         let follower = Follower::new(Arc::clone(&engine.queue), seated, attempts_dir, after);
-        engine.sharing = Some(Sharing { membership, follower, keeper, lock });
+        engine.sharing = Some(Sharing { membership, follower, keeper });
         Ok(engine)
     }
 
@@ -257,6 +177,7 @@ impl Engine {
         membership: Option<&Arc<Membership>>,
     ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
+        let member_name = member.clone();
         let options = QueueOptions {
             engine: member.clone(),
             is_shared: membership.is_some(),
@@ -294,7 +215,7 @@ impl Engine {
         let service = Arc::new(EngineService {
             queue: Arc::clone(&queue),
             environments,
-            migrations: Migrations::new(switching, Arc::clone(&config)),
+            migrations: Migrations::new(switching, Arc::clone(&config), member_name),
             config: Arc::clone(&config),
             programs,
             started_at: about.started_at,
@@ -302,8 +223,8 @@ impl Engine {
             membership: membership.cloned(),
             stop,
         });
-        let sharing = None;
-        Ok(Self { config, queue, supervisor, service, stop_requests, work, no_more, leave, sharing })
+        let (sharing, _lock) = (None, None);
+        Ok(Self { config, queue, supervisor, service, stop_requests, work, no_more, leave, sharing, _lock })
     }
 
     /// What answers for this engine.
@@ -311,14 +232,25 @@ impl Engine {
         Arc::clone(&self.service)
     }
 
+    /// [`Engine::run_behind`] doors of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run(self) -> anyhow::Result<Ended> {
+        self.run_behind(&mut Doors::default()).await
+    }
+
     /// Serves and works until somebody stops it: by a request, or by SIGINT or SIGTERM, which leave
-    /// scripts to the next engine; or until it has lost its seat.
-    pub async fn run(mut self) -> anyhow::Result<Ended> {
+    /// scripts to the next engine; or until it has lost its seat, or its records have moved. Then whoever
+    /// comes waits at the doors for the engine that is opened again.
+    ///
+    /// # Errors
+    /// When a door cannot be opened, or the storage cannot be closed.
+    pub async fn run_behind(mut self, listeners: &mut Doors) -> anyhow::Result<Ended> {
         let close = CancellationToken::new();
         let doors = TaskTracker::new();
-        let listener = server::listen(&self.config.socket)
-            .with_context(|| format!("cannot listen on {}", self.config.socket.display()))?;
-        self.open_http(&doors, &close).await?;
+        let listener = listeners.socket(&self.config)?;
+        self.open_http(listeners, &doors, &close).await?;
         doors.spawn(server::serve(listener, Arc::clone(&self.service) as Arc<dyn Service>, close.clone()));
         let dispatcher = tokio::spawn(dispatch::run(
             Arc::clone(&self.queue),
@@ -332,10 +264,10 @@ impl Engine {
         let looking_after = tokio::spawn(async move { environments.look_after().await });
         let mut housekeeping = vec![retention, sweeper, looking_after];
         let mut membership = None;
-        if let Some(Sharing { membership: own, follower, keeper, lock }) = self.sharing.take() {
+        if let Some(Sharing { membership: own, follower, keeper }) = self.sharing.take() {
             housekeeping.push(tokio::spawn(follower.run()));
             housekeeping.push(tokio::spawn(look_around(Arc::clone(&self.queue), Arc::clone(&own))));
-            membership = Some((own, keeper, lock));
+            membership = Some((own, keeper));
         }
         info!(
             data_dir = %self.config.data_dir.display(),
@@ -362,8 +294,13 @@ impl Engine {
         }
         self.work.close();
         self.work.wait().await;
-        if let Some((membership, keeper, _lock)) = &membership {
+        if let Some((membership, keeper)) = &membership {
             keeper.abort();
+            if let Ended::Moved(to) = &ended
+                && !to.storage_type.is_shared()
+            {
+                membership.release_scripts();
+            }
             if ended == Ended::Stopped
                 && self.queue.running_count() == 0
                 && let Err(error) = membership.leave().await
@@ -371,25 +308,23 @@ impl Engine {
                 warn!(%error, "the others cannot be told that this engine has left");
             }
         }
-        // The socket goes last, so that whoever waits for its end can start the next engine at once.
-        match (self.queue.store().close().await, ended) {
-            (Err(error), Ended::Unseated) => warn!(%error, "the storage cannot be closed"),
-            (closed, _) => closed.context("cannot close the storage")?,
+        match (self.queue.store().close().await, &ended) {
+            (closed, Ended::Stopped) => closed.context("cannot close the storage")?,
+            (Err(error), _) => warn!(%error, "the storage cannot be closed"),
+            (Ok(()), _) => {}
         }
-        if let Err(error) = std::fs::remove_file(&self.config.socket) {
-            warn!(%error, "the socket cannot be removed");
-        }
-        info!(left_running = self.queue.running_count(), ?ended, "stopped");
+        info!(left_running = self.queue.running_count(), "stopped");
         Ok(ended)
     }
 
     #[cfg(feature = "http")]
-    async fn open_http(&self, doors: &TaskTracker, close: &CancellationToken) -> anyhow::Result<()> {
-        let Some(address) = self.config.http else { return Ok(()) };
-        orchestrator_api::check_address(address)?;
-        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address}: choose another port with --port, or use --no-http")
-        })?;
+    async fn open_http(
+        &self,
+        listeners: &mut Doors,
+        doors: &TaskTracker,
+        close: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Some(listener) = listeners.http(&self.config).await? else { return Ok(()) };
         let (service, close) = (Arc::clone(&self.service) as Arc<dyn Service>, close.clone());
         doors.spawn(async move {
             let closed = async move { close.cancelled().await };
@@ -401,16 +336,22 @@ impl Engine {
     }
 
     #[cfg(not(feature = "http"))]
-    async fn open_http(&self, _doors: &TaskTracker, _close: &CancellationToken) -> anyhow::Result<()> {
+    async fn open_http(
+        &self,
+        _listeners: &mut Doors,
+        _doors: &TaskTracker,
+        _close: &CancellationToken,
+    ) -> anyhow::Result<()> {
         match self.config.http {
-            Some(_) => bail!("this build has no HTTP: use --no-http"),
+            Some(_) => anyhow::bail!("this build has no HTTP: use --no-http"),
             None => Ok(()),
         }
     }
 
     /// Waits for a word, and for what that word says must have happened before the end; or for the loss of
-    /// its seat.
+    /// its seat, or for records that have moved.
     async fn wait_for_stop(&mut self, lost: CancellationToken) -> anyhow::Result<Ended> {
+        let mut moved = self.service.migrations.moved();
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut draining = false;
@@ -426,6 +367,12 @@ impl Engine {
                     warn!("this engine has lost its seat: others take over its work; taking a new one");
                     self.leave.cancel();
                     return Ok(Ended::Unseated);
+                }
+                Ok(config) = moved.wait_for(Option::is_some) => {
+                    let Some(config) = config.clone() else { continue };
+                    info!("the engine is opened again where its records are now");
+                    self.leave.cancel();
+                    return Ok(Ended::Moved(config));
                 }
                 mode = self.stop_requests.recv() => mode.unwrap_or(StopMode::Now),
             };

@@ -319,6 +319,15 @@ impl Membership {
         }
     }
 
+    /// Lets the scripts of this engine go on whatever becomes of its lease: nobody may take over its work any
+    /// more.
+    pub fn release_scripts(&self) {
+        let lease = Lease { boot_id: self.about.boot_id.clone(), deadline_ms: u64::MAX };
+        if let Err(error) = lease::write(&self.lease_file, &lease) {
+            warn!(%error, file = %self.lease_file.display(), "runners cannot be told that their scripts may go on");
+        }
+    }
+
     /// Files of earlier epochs: what their runners have run has ended, or does at its deadline.
     fn remove_old_files(&self, data_dir: &Path) {
         let Ok(entries) = std::fs::read_dir(data_dir) else { return };

@@ -1,8 +1,11 @@
 //! What the `orchestrator` program does: reads its arguments, sets up its log, and runs an engine, or
 //! a runner when it is started as one, or looks at the storage of a stopped engine.
 
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
-use std::process::ExitCode;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +15,7 @@ use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Arguments, Config, RUNNER_ARGUMENT};
-use crate::engine::{Ended, Engine};
+use crate::engine::{Doors, Ended, Engine};
 
 use crate::storage::offline::{self, StorageCommand};
 
@@ -25,9 +28,10 @@ pub fn main() -> ExitCode {
     if arguments.nth(1).is_some_and(|first| first == RUNNER_ARGUMENT) {
         return orchestrator_runner::main(arguments);
     }
+    hide_password(std::env::args_os().collect());
     let CommandLine { arguments, command } = CommandLine::parse();
     let result = match command {
-        Some(Command::Storage { command }) => look_at_storage(command),
+        Some(Job::Storage { command }) => look_at_storage(command),
         None => run(arguments),
     };
     match result {
@@ -37,6 +41,40 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The option that everybody on the machine could read, and the variable that only the user can.
+const PASSWORD_OPTION: &str = "--surrealdb-password";
+const PASSWORD_VARIABLE: &str = "ORCHESTRATOR_SURREALDB_PASSWORD";
+
+/// Begins this program again, as the same process, where there is a password among its arguments: with the
+/// password in the environment.
+fn hide_password(arguments: Vec<OsString>) {
+    let Some((rest, password)) = without_password(&arguments) else { return };
+    eprintln!(
+        "orchestrator: warning: others on this machine may have read the password on the command line: use \
+         --surrealdb-password-file, or {PASSWORD_VARIABLE} in the environment"
+    );
+    let program = std::env::current_exe().unwrap_or_else(|_| arguments[0].clone().into());
+    let error =
+        Command::new(program).arg0(&arguments[0]).args(&rest[1..]).env(PASSWORD_VARIABLE, password).exec();
+    eprintln!("orchestrator: warning: the password on the command line cannot be hidden: {error}");
+}
+
+/// The arguments without the password, and the password; `None` where there is none.
+fn without_password(arguments: &[OsString]) -> Option<(Vec<OsString>, OsString)> {
+    let (mut rest, mut password) = (Vec::with_capacity(arguments.len()), None);
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let bytes = argument.as_bytes();
+        let value = bytes.strip_prefix(PASSWORD_OPTION.as_bytes());
+        match value {
+            Some([]) => password = Some(arguments.next()?.clone()),
+            Some([b'=', value @ ..]) => password = Some(OsStr::from_bytes(value).to_owned()),
+            _ => rest.push(argument.clone()),
+        }
+    }
+    password.map(|password| (rest, password))
 }
 
 /// The background engine of the provisioning orchestrator: a durable queue that runs provisioning
@@ -49,12 +87,12 @@ struct CommandLine {
     #[command(flatten)]
     arguments: Arguments,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Job>,
 }
 
 /// What the program does when it does not run an engine.
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum Job {
     /// Look at the storage of a stopped engine, and move its records
     Storage {
         #[command(subcommand)]
@@ -91,16 +129,23 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             // Nothing of the directory it was started in is held from here on.
             std::env::set_current_dir("/").context("cannot change to the root directory")?;
         }
-        while engine.run().await? == Ended::Unseated {
-            let Some(next) = open_again(&config).await? else { return Ok(()) };
+        let (mut config, mut doors) = (config, Doors::default());
+        loop {
+            match engine.run_behind(&mut doors).await? {
+                Ended::Stopped => break,
+                Ended::Unseated => {}
+                Ended::Moved(there) => config = *there,
+            }
+            let Some(next) = open_again(&config).await? else { break };
             engine = next;
         }
+        // The socket goes last, so that whoever waits for its end can start the next engine at once.
         Ok(())
     })
 }
 
-/// Opens an engine that has lost its seat again, as long as it takes: the storage may be out of reach, which
-/// is why it lost its seat. `None` when somebody stops it meanwhile.
+/// Opens an engine again that has lost its seat or whose records have moved, as long as it takes: the storage
+/// may be out of reach. `None` when somebody stops it meanwhile.
 async fn open_again(config: &Config) -> anyhow::Result<Option<Engine>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -109,7 +154,7 @@ async fn open_again(config: &Config) -> anyhow::Result<Option<Engine>> {
             opened = Engine::open(config.clone()) => match opened {
                 Ok(engine) => return Ok(Some(engine)),
                 Err(error) => {
-                    warn!(error = format!("{error:#}"), "the engine cannot take a new seat; trying again");
+                    warn!(error = format!("{error:#}"), "the engine cannot be opened again; trying on");
                     tokio::time::sleep(OPEN_AGAIN_INTERVAL)
                 }
             },
@@ -134,4 +179,27 @@ fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
         builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn without(arguments: &[&str]) -> Option<(Vec<String>, String)> {
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let (rest, password) = without_password(&arguments)?;
+        Some((rest.into_iter().map(text).collect(), text(password)))
+    }
+
+    #[test]
+    fn a_password_is_taken_out_of_the_arguments() {
+        let rest = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let split = without(&["o", "--surrealdb-password", "a b", "--no-http"]);
+        assert_eq!(split, Some((rest(&["o", "--no-http"]), "a b".into())));
+        let split = without(&["o", "storage", "status", "--surrealdb-password=x=y"]);
+        assert_eq!(split, Some((rest(&["o", "storage", "status"]), "x=y".into())));
+        assert_eq!(without(&["o", "--surrealdb-password-file", "f"]), None);
+        assert_eq!(without(&["o", "--surrealdb-password"]), None, "clap says what is missing");
+    }
 }

@@ -58,6 +58,10 @@ impl Reach {
                     }
                     *dir = self.resolve("directory", &cwd, dir).map_err(|error| error.with_field("dir"))?;
                 }
+                if let Some(file) = &mut to.password_file {
+                    let found = self.resolve("password file", &self.directory(None), file);
+                    *file = found.map_err(|error| error.with_field("password_file"))?;
+                }
             }
             Request::ListTopologies(request) => {
                 request.cwd = Some(text(self.directory(request.cwd.as_deref())));

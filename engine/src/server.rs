@@ -45,7 +45,7 @@ pub fn listen(path: &Path) -> io::Result<Listener> {
 }
 
 /// Serves until `stop` fires.
-pub async fn serve(listener: Listener, service: Arc<dyn Service>, stop: CancellationToken) {
+pub async fn serve(listener: Arc<Listener>, service: Arc<dyn Service>, stop: CancellationToken) {
     let connections = TaskTracker::new();
     loop {
         let stream = tokio::select! {

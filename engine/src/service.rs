@@ -141,12 +141,12 @@ impl Service for EngineService {
             Request::StartMigration(request) => {
                 Response::StartMigration(Box::new(self.migrations.start(&request.to).await?))
             }
-            Request::ListMigrations(_) => Response::ListMigrations(self.migrations.list()),
+            Request::ListMigrations(_) => Response::ListMigrations(self.migrations.list().await?),
             Request::GetMigration(request) => {
-                Response::GetMigration(Box::new(self.migrations.get(request.id)?))
+                Response::GetMigration(Box::new(self.migrations.get(request.id).await?))
             }
             Request::CancelMigration(request) => {
-                Response::CancelMigration(Box::new(self.migrations.cancel(request.id)?))
+                Response::CancelMigration(Box::new(self.migrations.cancel(request.id).await?))
             }
             Request::Stop(request) => {
                 // From the answer on nothing new is taken.

@@ -2,18 +2,22 @@
 //!
 //! The data directory stays where it is for ever: the directories of attempts with their logs, `owner`,
 //! and the socket belong to it, so whatever runs stays within reach. What moves are the records, that is
-//! the storage: `queue.rkvs` in `storage_dir`, which is the data directory unless something else is said.
+//! the storage: `queue.rkvs` or `orchestrator.db` in `storage_dir`, which is the data directory unless
+//! something else is said, or a database on a server.
 //!
 //! An engine that finds its storage sealed follows the seal to where the records are now, and says what
 //! to configure; it refuses where it cannot follow. On the unfinished target of a migration it refuses,
 //! unless the source turns out to be sealed by that very migration: then the target is the truth.
 //! The order of writes that makes this safe is in [`orchestrator_storage::migration`].
 //!
+//! - [`open`]: opening what the configuration names; [`init`]: preparing a server for engines.
 //! - [`migrations`]: moving the records of a running engine; [`offline`]: of a stopped one, and
 //!   `orchestrator storage …`; [`validate`]: what is looked at before.
 
+pub mod init;
 pub mod migrations;
 pub mod offline;
+pub mod open;
 pub mod validate;
 
 use std::path::Path;
@@ -22,59 +26,118 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use orchestrator_protocol::storage::{StoragePlace, StorageReport, StorageTarget};
-use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::settle_target;
 use orchestrator_storage::migration::state::{Place, StorageState, read_state, state_key};
 use orchestrator_storage::{Store, StoreResult, Table};
 use tracing::{info, warn};
 
-use crate::config::{Config, StorageType};
-use crate::engine::open_store;
+use crate::config::surrealdb::read_password;
+use crate::config::{Config, StorageType, SurrealdbSettings};
+use open::open_store;
 
 /// Where the storage of a configuration is.
 pub fn place(config: &Config) -> Place {
     let location = match config.storage_type {
-        StorageType::Filesystem => config.storage_dir.clone(),
-        StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer => config.data_dir.clone(),
+        StorageType::Filesystem | StorageType::SurrealdbEmbedded => config.storage_dir.display().to_string(),
+        StorageType::SurrealdbServer => config.surrealdb.location(),
     };
-    Place { backend: config.storage_type.as_str().into(), location: location.display().to_string() }
+    Place { backend: config.storage_type.as_str().into(), location }
 }
 
-/// The same configuration with its storage at a place that a record names.
+/// The same configuration with its storage at a place that a record names; on a server as the configured
+/// user.
 ///
 /// # Errors
-/// A backend that this release does not know.
+/// A backend that this release does not know, or a place that cannot be one.
 pub fn at(config: &Config, place: &Place) -> anyhow::Result<Config> {
     let storage_type = StorageType::from_str(&place.backend, false)
         .map_err(|_| anyhow::anyhow!("this release knows no storage '{}'", place.backend))?;
-    Ok(Config { storage_type, storage_dir: place.location.clone().into(), ..config.clone() })
+    let mut there = Config { storage_type, ..config.clone() };
+    match storage_type {
+        StorageType::Filesystem | StorageType::SurrealdbEmbedded => {
+            there.storage_dir = place.location.clone().into();
+        }
+        StorageType::SurrealdbServer => {
+            let settings = config.surrealdb.at(&place.location);
+            there.surrealdb = settings.with_context(|| format!("'{}' names no database", place.location))?;
+        }
+    }
+    Ok(there)
 }
 
-/// The same configuration with the storage that somebody asks for.
+/// The same configuration with the storage that somebody asks for. The configured user signs in only at the
+/// configured server.
 ///
 /// # Errors
-/// A backend that this release does not know, or a directory that is not absolute.
+/// A backend that this release does not know, or a password that cannot be read.
 pub fn targeted(config: &Config, target: &StorageTarget) -> anyhow::Result<Config> {
     let storage_type = StorageType::from_str(&target.storage_type, false)
-        .map_err(|_| anyhow::anyhow!("there is no storage '{}': use filesystem", target.storage_type))?;
+        .ok()
+        .filter(|storage_type| KNOWN.contains(storage_type))
+        .with_context(|| format!("there is no storage '{}': use {}", target.storage_type, known()))?;
     let storage_dir = match &target.dir {
         Some(dir) => std::path::absolute(dir).with_context(|| format!("'{dir}' is no path"))?,
         None => config.data_dir.clone(),
     };
-    Ok(Config { storage_type, storage_dir, ..config.clone() })
+    let configured = config.surrealdb.clone();
+    let is_elsewhere =
+        target.url.as_ref().is_some_and(|url| configured.url.as_ref().is_some_and(|own| own != url));
+    let user = match (&target.username, is_elsewhere) {
+        (None, false) => (configured.username, configured.password),
+        (None, true) => (None, None),
+        (Some(username), _) => {
+            let password = target.password_file.as_ref().map(|file| read_password(Path::new(file)));
+            (Some(username.clone()), password.transpose()?)
+        }
+    };
+    let surrealdb = SurrealdbSettings {
+        url: target.url.clone().or(configured.url),
+        namespace: target.namespace.clone().unwrap_or(configured.namespace),
+        database: target.database.clone().unwrap_or(configured.database),
+        username: user.0,
+        password: user.1,
+    };
+    Ok(Config { storage_type, storage_dir, surrealdb, ..config.clone() })
 }
 
-/// Whether there is a storage at a place; `None` where that cannot be told without opening it.
+/// The storages of this build.
+const KNOWN: &[StorageType] = if cfg!(feature = "surrealdb") {
+    &[StorageType::Filesystem, StorageType::SurrealdbEmbedded, StorageType::SurrealdbServer]
+} else {
+    &[StorageType::Filesystem]
+};
+
+/// Their names.
+fn known() -> String {
+    let names: Vec<&str> = KNOWN.iter().map(|storage_type| storage_type.as_str()).collect();
+    match cfg!(feature = "surrealdb") {
+        true => names.join(" or "),
+        false => format!("{}; the others need a build with --features surrealdb", names.join(" or ")),
+    }
+}
+
+/// Whether there is a storage at a place; `None` where that cannot be told without asking a server.
 pub fn exists(place: &Place) -> Option<bool> {
-    let is_directory = place.backend == StorageType::Filesystem.as_str();
-    is_directory.then(|| Path::new(&place.location).join("queue.rkvs").is_dir())
+    let inside = match StorageType::from_str(&place.backend, false).ok()? {
+        StorageType::Filesystem => "queue.rkvs",
+        StorageType::SurrealdbEmbedded => "orchestrator.db",
+        StorageType::SurrealdbServer => return None,
+    };
+    Some(Path::new(&place.location).join(inside).is_dir())
 }
 
 /// What to configure so that an engine starts at a place by itself.
 pub fn advice(place: &Place) -> String {
-    match place.backend.as_str() {
-        "filesystem" => format!("set storage_type = \"filesystem\" and storage_dir = \"{}\"", place.location),
-        backend => format!("set storage_type = \"{backend}\""),
+    let Place { backend, location } = place;
+    match SurrealdbSettings::default().at(location) {
+        Some(there) if backend == StorageType::SurrealdbServer.as_str() => format!(
+            "set storage_type = \"{backend}\", surrealdb_url = \"{}\", surrealdb_namespace = \"{}\" and \
+             surrealdb_database = \"{}\"",
+            there.url.unwrap_or_default(),
+            there.namespace,
+            there.database
+        ),
+        _ => format!("set storage_type = \"{backend}\" and storage_dir = \"{location}\""),
     }
 }
 

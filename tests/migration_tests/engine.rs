@@ -18,7 +18,7 @@ const ENGINE: &str = env!("CARGO_BIN_EXE_orchestrator-under-test");
 
 fn target(engine: &TestEngine, name: &str) -> StorageTarget {
     let dir = engine.directory().join(name).to_str().unwrap().to_owned();
-    StorageTarget { storage_type: "filesystem".into(), dir: Some(dir) }
+    StorageTarget { storage_type: "filesystem".into(), dir: Some(dir), ..StorageTarget::default() }
 }
 
 #[test]

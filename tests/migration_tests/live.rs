@@ -1,11 +1,14 @@
 //! Moving the records while work goes on.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use orchestrator_engine::queue::Queue;
 use orchestrator_engine::queue::finish::Ending;
+#[cfg(feature = "surrealdb")]
+use orchestrator_protocol::submit::NewTask;
 use orchestrator_protocol::submit::SubmitRequest;
 use orchestrator_protocol::task::{AttemptOutcome, TaskId, TaskStatus};
 use orchestrator_storage::chaos::{ChaosPlan, ChaosStore};
@@ -22,22 +25,51 @@ use crate::stores::{Mortal, Power, content, counted, fill, open, plan, put};
 
 /// Work on a queue until it is told to stop: several who submit, one who runs what was submitted. Each
 /// failure is a panic.
-struct Load {
+pub struct Load {
     queue: Arc<Queue>,
     stop: Arc<AtomicBool>,
     submitted: Arc<AtomicUsize>,
+    /// How long each submit has taken, since somebody asked last.
+    took: Arc<Mutex<Vec<Duration>>>,
+    /// Tasks that were there before.
+    before: Vec<TaskId>,
     submitters: Vec<JoinHandle<Vec<TaskId>>>,
     runner: JoinHandle<Vec<TaskId>>,
     _scripts: tempfile::TempDir,
 }
 
 impl Load {
-    fn on(store: Arc<dyn Store>) -> Self {
+    pub fn on(store: Arc<dyn Store>) -> Self {
+        Self::after(store, Vec::new())
+    }
+
+    /// Work on a queue that holds so many tasks already.
+    #[cfg(feature = "surrealdb")]
+    pub async fn begun(store: Arc<dyn Store>, tasks: usize) -> Self {
+        let queue = queue_on(Arc::clone(&store), 0);
+        let scripts = tempfile::tempdir().unwrap();
+        let new = task(scripts.path(), "before", &[]);
+        let mut ids = Vec::new();
+        while ids.len() < tasks {
+            let some = 500.min(tasks - ids.len());
+            let tasks = (0..some).map(|n| NewTask { name: Some(n.to_string()), ..new.clone() }).collect();
+            let request = SubmitRequest { tasks, workflow: None, idempotency_key: None };
+            let submitted = queue.submit("test", &request).await.unwrap();
+            ids.extend(submitted.tasks.iter().map(|task| task.id));
+        }
+        let load = Self::after(store, ids);
+        load.goes_on(20).await;
+        load
+    }
+
+    fn after(store: Arc<dyn Store>, before: Vec<TaskId>) -> Self {
         let queue = Arc::new(queue_on(store, 1_000));
         let scripts = tempfile::tempdir().unwrap();
         let (stop, submitted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let took = Arc::new(Mutex::new(Vec::new()));
         let submitters = (0..4).map(|submitter| {
             let (queue, stop, submitted) = (Arc::clone(&queue), Arc::clone(&stop), Arc::clone(&submitted));
+            let took = Arc::clone(&took);
             let new = task(scripts.path(), "work", &[]);
             tokio::spawn(async move {
                 let mut ids = Vec::new();
@@ -47,7 +79,9 @@ impl Load {
                         workflow: None,
                         idempotency_key: Some(format!("{submitter}-{}", ids.len())),
                     };
+                    let started = Instant::now();
                     ids.push(queue.submit("test", &request).await.unwrap().id.unwrap());
+                    took.lock().unwrap().push(started.elapsed());
                     submitted.fetch_add(1, Ordering::SeqCst);
                 }
                 ids
@@ -71,11 +105,21 @@ impl Load {
                 ended
             }
         });
-        Self { queue, stop, submitted, submitters, runner, _scripts: scripts }
+        Self { queue, stop, submitted, took, before, submitters, runner, _scripts: scripts }
+    }
+
+    /// The median, the 99th percentile and the longest of what submits have taken since this was asked last.
+    #[cfg(feature = "surrealdb")]
+    pub async fn latencies(&self) -> String {
+        let mut took = std::mem::take(&mut *self.took.lock().unwrap());
+        took.sort();
+        let at = |share: f64| took.get((took.len() as f64 * share) as usize).copied().unwrap_or_default();
+        let longest = took.last().copied().unwrap_or_default();
+        format!("{:.1?} (99 %: {:.1?}, longest: {longest:.1?})", at(0.5), at(0.99))
     }
 
     /// Waits until so many more were submitted.
-    async fn goes_on(&self, more: usize) {
+    pub async fn goes_on(&self, more: usize) {
         let goal = self.submitted.load(Ordering::SeqCst) + more;
         let reached = async {
             while self.submitted.load(Ordering::SeqCst) < goal {
@@ -87,9 +131,9 @@ impl Load {
     }
 
     /// Stops, and checks that a store holds what was acknowledged, all of it and once.
-    async fn end(self, store: &dyn Store) {
+    pub async fn end(self, store: &dyn Store) {
         self.stop.store(true, Ordering::SeqCst);
-        let mut submitted = Vec::new();
+        let mut submitted = self.before;
         for submitter in self.submitters {
             submitted.extend(submitter.await.unwrap());
         }

@@ -112,7 +112,7 @@ fn is_alive(pid: u32) -> bool {
 async fn the_scripts_of_a_stalled_engine_end_before_another_begins_them_and_it_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
     let id = submit(&a, new_task(directory, POLITE, "one")).await;
     started(directory, 1).await;
@@ -141,7 +141,7 @@ async fn the_scripts_of_a_stalled_engine_end_before_another_begins_them_and_it_c
 async fn whichever_engines_stall_every_task_completes_and_no_two_attempts_of_one_overlap() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let mut members = Vec::new();
     for name in ["a", "b", "c"] {
         members.push(Member::start(&store, directory, name, RUNNER, short_times()).await);
@@ -191,7 +191,7 @@ async fn whichever_engines_stall_every_task_completes_and_no_two_attempts_of_one
 async fn an_engine_that_is_back_within_its_lease_goes_on_with_its_scripts() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
     let id = submit(&a, new_task(directory, SCRIPT, "one")).await;
     started(directory, 1).await;
@@ -213,7 +213,7 @@ async fn an_engine_that_is_back_within_its_lease_goes_on_with_its_scripts() {
 async fn a_held_task_waits_for_its_engine_and_its_script_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
     let held = NewTask { on_engine_loss: Some(OnEngineLoss::Hold), ..new_task(directory, SCRIPT, "held") };
     let id = submit(&a, held).await;
@@ -243,7 +243,7 @@ async fn a_held_task_waits_for_its_engine_and_its_script_goes_on() {
 async fn the_script_of_a_task_that_was_called_off_by_force_ends_when_its_engine_is_back() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
     let held = NewTask { on_engine_loss: Some(OnEngineLoss::Hold), ..new_task(directory, POLITE, "held") };
     let id = submit(&a, held).await;
@@ -283,7 +283,7 @@ async fn lines(member: &Member, request: LogsRequest) -> Vec<String> {
 async fn what_is_printed_on_one_engine_is_read_and_followed_on_another() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
     let body = "#!/bin/sh\nseq 1 5000; echo oops >&2; : > begun\nwhile [ ! -e open ]; do sleep 0.01; done\nseq 5001 9000\n";
     let id = submit(&a, new_task(directory, body, "loud")).await;
@@ -332,7 +332,7 @@ fn store_of(member: &Member) -> std::sync::Arc<dyn Store> {
 async fn the_status_lists_the_engines_and_how_they_are() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
     let b = Member::start(&store, directory, "b", RUNNER, short_times()).await;
     let c = Member::start(&store, directory, "c", RUNNER, short_times()).await;
@@ -366,7 +366,7 @@ async fn the_status_lists_the_engines_and_how_they_are() {
 async fn one_engine_at_a_time_has_a_data_directory() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
     until("the socket", async || a.data_dir.join("engine.sock").exists().then_some(())).await;
     let opened = Member::open(&store, directory, "a", RUNNER, LeaseTimes::default()).await;

@@ -47,7 +47,7 @@ async fn in_step(from: &Peer, to: &Peer, directory: &Path) {
 }
 
 async fn peers(directory: &Path, count: usize) -> Vec<Peer> {
-    let store = store(directory);
+    let store = store(directory).await;
     let mut peers = Vec::new();
     for number in 0..count {
         peers.push(Peer::join(&store, directory, &format!("engine-{number}")).await);
@@ -97,7 +97,7 @@ async fn every_task_is_claimed_once_by_engines_that_contend() {
 async fn a_limit_holds_over_all_engines_and_a_free_slot_is_taken_by_any() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let mut peers = Vec::new();
     for name in ["a", "b", "c"] {
         let limits = HashMap::from([("small".to_owned(), 2)]);
@@ -162,7 +162,7 @@ async fn a_lock_holds_over_all_engines_and_hides_nothing_else() {
 async fn a_claim_that_meets_a_lock_or_a_slot_of_another_waits_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let limits = || HashMap::from([("small".to_owned(), 1)]);
     let times = Default::default;
     let a = Peer::join_with(&store, directory, "a", times(), |options| options.group_limits = limits()).await;
@@ -276,7 +276,7 @@ async fn a_removed_task_takes_its_attempts_on_every_engine_along() {
 async fn an_engine_that_falls_silent_is_taken_over_and_can_write_nothing_more() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Peer::join_with(&store, directory, "a", short_times(), |_| {}).await;
     let b = Peer::join_with(&store, directory, "b", short_times(), |_| {}).await;
     let hold = NewTask { on_engine_loss: Some(OnEngineLoss::Hold), ..task(directory, "held", &[]) };
@@ -322,7 +322,7 @@ async fn an_engine_that_falls_silent_is_taken_over_and_can_write_nothing_more() 
 async fn a_held_task_is_called_off_by_force_from_any_engine() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let a = Peer::join_with(&store, directory, "a", short_times(), |_| {}).await;
     let b = Peer::join_with(&store, directory, "b", short_times(), |_| {}).await;
     let hold = |name: &str| NewTask {
@@ -360,7 +360,7 @@ async fn a_held_task_is_called_off_by_force_from_any_engine() {
 async fn a_task_runs_on_an_engine_that_has_what_it_requires_and_says_when_there_is_none() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let zone = |zone: &str| BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
     let times = LeaseTimes::default;
     let a = Peer::join_with(&store, directory, "a", times(), |options| options.labels = zone("a")).await;
@@ -396,7 +396,7 @@ async fn a_task_runs_on_an_engine_that_has_what_it_requires_and_says_when_there_
 async fn a_plan_is_carried_out_by_the_program_that_made_it() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let digest = |digest: &str| BTreeMap::from([(labels::WORKER.to_owned(), digest.to_owned())]);
     let times = LeaseTimes::default;
     let old =
@@ -423,7 +423,7 @@ async fn a_plan_is_carried_out_by_the_program_that_made_it() {
 async fn one_observer_wins_and_one_that_is_lost_itself_removes_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    let store = store(directory);
+    let store = store(directory).await;
     let mut peers = Vec::new();
     for name in ["a", "b", "c"] {
         peers.push(Peer::join_with(&store, directory, name, short_times(), |_| {}).await);

@@ -19,7 +19,6 @@ use orchestrator_protocol::Error;
 use orchestrator_protocol::request::{Call, StopMode};
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::task::RetryPolicy;
-use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::{
     Changes, Commit, Count, Key, Operation, Page, Query, Record, Sequence, Store, StoreHealth, StoreResult,
     Table,
@@ -27,18 +26,18 @@ use orchestrator_storage::{
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::wait;
+use crate::{store, wait};
 
 /// A store that others share: closing it closes nothing, and it can be held up.
 pub struct SharedStore {
-    inner: Arc<FilesystemStore>,
+    inner: Arc<dyn Store>,
     is_stalled: watch::Sender<bool>,
     forgets: AtomicBool,
 }
 
 impl SharedStore {
     /// One more view of a store.
-    pub fn new(inner: &Arc<FilesystemStore>) -> Arc<Self> {
+    pub fn new(inner: &Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
             inner: Arc::clone(inner),
             is_stalled: watch::Sender::new(false),
@@ -111,8 +110,8 @@ impl Store for SharedStore {
 }
 
 /// A store in a directory, to be shared.
-pub fn store(directory: &Path) -> Arc<FilesystemStore> {
-    Arc::new(FilesystemStore::open(FilesystemOptions::new(directory.join("store"))).unwrap())
+pub async fn store(directory: &Path) -> Arc<dyn Store> {
+    store::open(&directory.join("store")).await
 }
 
 /// Times that make an engine lost after three seconds.
@@ -154,13 +153,13 @@ pub struct Peer {
 
 impl Peer {
     /// An engine of this name, with its data directory under another.
-    pub async fn join(inner: &Arc<FilesystemStore>, directory: &Path, name: &str) -> Self {
+    pub async fn join(inner: &Arc<dyn Store>, directory: &Path, name: &str) -> Self {
         Self::join_with(inner, directory, name, LeaseTimes::default(), |_| {}).await
     }
 
     /// The same with times and options.
     pub async fn join_with(
-        inner: &Arc<FilesystemStore>,
+        inner: &Arc<dyn Store>,
         directory: &Path,
         name: &str,
         times: LeaseTimes,
@@ -237,7 +236,7 @@ pub struct Member {
 impl Member {
     /// Starts an engine of this name. `runner` is the program that supervises attempts.
     pub async fn start(
-        inner: &Arc<FilesystemStore>,
+        inner: &Arc<dyn Store>,
         directory: &Path,
         name: &str,
         runner: &str,
@@ -248,7 +247,7 @@ impl Member {
 
     /// The same, which may fail.
     pub async fn open(
-        inner: &Arc<FilesystemStore>,
+        inner: &Arc<dyn Store>,
         directory: &Path,
         name: &str,
         runner: &str,

@@ -23,7 +23,11 @@ async fn the_storage_its_migrations_and_one_of_them() {
 #[tokio::test]
 async fn a_migration_is_checked_started_and_called_off() {
     let body = r#"{"storage_type": "filesystem", "dir": "/srv/new"}"#;
-    let to = || StorageTarget { storage_type: "filesystem".into(), dir: Some("/srv/new".into()) };
+    let to = || StorageTarget {
+        storage_type: "filesystem".into(),
+        dir: Some("/srv/new".into()),
+        ..StorageTarget::default()
+    };
     let service = Fake::healthy();
     let checked = post(&service, "/storage/migrations/validate", body).await;
     insta::assert_snapshot!(checked.shown());

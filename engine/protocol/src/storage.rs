@@ -61,6 +61,21 @@ pub struct StorageTarget {
     /// Its directory; the engine's own for that backend where it is left out.
     #[serde(default)]
     pub dir: Option<String>,
+    /// The address of its server; the configured one where it is left out.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// The namespace there; the configured one where it is left out.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// The database in it; the configured one where it is left out.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// The user there. Where it is left out the configured one, at the configured server, and else none.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The file with the user's password.
+    #[serde(default)]
+    pub password_file: Option<String>,
 }
 
 /// Asks how the storage is.
@@ -203,4 +218,15 @@ pub struct Exported {
     pub records: u64,
     /// What they add up to.
     pub checksum: String,
+}
+
+/// A SurrealDB server that was prepared for engines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Initialised {
+    /// The server's address, the namespace and the database.
+    pub location: String,
+    /// As whom engines sign in.
+    pub username: String,
+    /// The file with the user's password, where one was made.
+    pub password_file: Option<String>,
 }

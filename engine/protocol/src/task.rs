@@ -382,6 +382,10 @@ pub struct Claim {
     /// The slot of its group, where the group has a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
+    /// Whether its script ends when the engine cannot renew its lease, so that another engine may begin the
+    /// next attempt then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_leased: bool,
 }
 
 /// What becomes of a running task whose engine is lost, where several engines share a store.

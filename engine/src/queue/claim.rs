@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::request::EngineMode;
 use orchestrator_protocol::state::Transition;
-use orchestrator_protocol::task::{Attempt, CancelRequest, Claim, Task, TaskId, TaskStatus};
+use orchestrator_protocol::task::{Attempt, CancelRequest, Claim, OnEngineLoss, Task, TaskId, TaskStatus};
 use orchestrator_storage::{Expect, Fields, Revision};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -196,8 +196,12 @@ impl Queue {
     fn begin_attempt(&self, task: &mut Task, slot: Option<u32>) {
         task.attempt += 1;
         task.fence += 1;
-        task.claim =
-            Some(Claim { engine: self.options.engine.clone(), boot_id: self.options.boot_id.clone(), slot });
+        task.claim = Some(Claim {
+            engine: self.options.engine.clone(),
+            boot_id: self.options.boot_id.clone(),
+            slot,
+            is_leased: self.options.is_shared && task.on_engine_loss == OnEngineLoss::Retry,
+        });
         task.attempts.push(Attempt {
             number: task.attempt,
             fence: task.fence,

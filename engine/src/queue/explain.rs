@@ -2,7 +2,7 @@
 
 use orchestrator_protocol::Error;
 use orchestrator_protocol::request::{EngineMode, Explanation, Reason, ReasonKind};
-use orchestrator_protocol::task::{OnEngineLoss, Task, TaskId, TaskKind, TaskStatus, Work};
+use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus, Work};
 
 use super::{Queue, locked};
 use crate::labels;
@@ -111,7 +111,7 @@ impl Queue {
     async fn is_held(&self, task: &Task) -> Result<bool, Error> {
         let Some(claim) = task.claim.as_ref().filter(|_| self.options.is_shared) else { return Ok(false) };
         let is_free = membership::seat(&*self.store, &claim.engine).await? != Seat::Taken;
-        Ok(is_free && task.on_engine_loss == OnEngineLoss::Hold)
+        Ok(is_free && !claim.is_leased)
     }
 
     /// Why this engine does not run a task: what it requires, and who has that.

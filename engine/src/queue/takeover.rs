@@ -2,13 +2,14 @@
 //!
 //! Every engine does this, at intervals and whenever it has noticed something; the first one to commit
 //! wins, by the fence of the attempt. Each such commit carries a check that the seat is still free: an
-//! engine that is back looks after its attempts itself. A task that is to be held in that case is left
-//! alone: its script goes on.
+//! engine that is back looks after its attempts itself. An attempt without a lease is left alone: its script
+//! goes on. That is how a task runs that is to be held, and one that was begun when its engine had a store
+//! of its own, whose records have moved since.
 
 use std::collections::BTreeMap;
 
 use orchestrator_protocol::Error;
-use orchestrator_protocol::task::{AttemptOutcome, OnEngineLoss, Task, TaskId, TaskKind, TaskStatus};
+use orchestrator_protocol::task::{AttemptOutcome, Task, TaskId, TaskKind, TaskStatus};
 use orchestrator_storage::{Change, Operation, Table};
 use tracing::info;
 
@@ -25,8 +26,8 @@ impl Queue {
         self.each(Table::Task, status_filter(TaskStatus::Running), |record| {
             let task: Task = records::read(record)?;
             if task.kind() != TaskKind::Workflow
-                && task.on_engine_loss == OnEngineLoss::Retry
                 && let Some(claim) = &task.claim
+                && claim.is_leased
                 && claim.engine != self.options.engine
             {
                 foreign.push((task.id, task.fence, claim.engine.clone()));

@@ -13,7 +13,7 @@ use chrono::Utc;
 use clap::{Args, Subcommand};
 use orchestrator_protocol::request::CheckState;
 use orchestrator_protocol::storage::{
-    Exported, Migration, MigrationId, MigrationStatus, StorageReport, Validation,
+    Exported, Initialised, Migration, MigrationId, MigrationStatus, StorageReport, Validation,
 };
 use orchestrator_storage::migration::state::{StorageState, read_state};
 use orchestrator_storage::migration::{
@@ -23,9 +23,11 @@ use orchestrator_storage::{Store, StoreError};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::init::{self, InitArguments};
+use super::open::open_store;
 use super::{advice, exists, place, report, shown, validate};
-use crate::config::{Arguments, Config, StorageType};
-use crate::engine::open_store;
+use crate::config::surrealdb::read_password;
+use crate::config::{Arguments, Config, StorageType, SurrealdbArguments, SurrealdbSettings};
 
 /// Look at the storage of a stopped engine, and move its records
 #[derive(Debug, Subcommand)]
@@ -40,6 +42,8 @@ pub enum StorageCommand {
     Export(ExportArguments),
     /// Read all records from a portable file into an empty storage
     Import(ImportArguments),
+    /// Prepare a SurrealDB server: namespace, database, tables, and the user as whom engines sign in
+    Init(InitArguments),
 }
 
 /// Which engine's storage it is about.
@@ -52,6 +56,9 @@ pub struct Common {
     /// The engine's TOML file with settings
     #[arg(long, env = "ORCHESTRATOR_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+
+    #[command(flatten)]
+    surrealdb: SurrealdbArguments,
 
     /// Answer with a JSON object
     #[arg(long)]
@@ -68,6 +75,26 @@ pub struct Source {
     /// The directory of that storage [default: as configured]
     #[arg(long, value_name = "DIR")]
     source_dir: Option<PathBuf>,
+
+    /// Its server [default: as configured]
+    #[arg(long, value_name = "URL")]
+    source_url: Option<String>,
+
+    /// The namespace there [default: as configured]
+    #[arg(long, value_name = "NAME")]
+    source_namespace: Option<String>,
+
+    /// The database in it [default: as configured]
+    #[arg(long, value_name = "NAME")]
+    source_database: Option<String>,
+
+    /// The user there [default: as configured]
+    #[arg(long, value_name = "NAME", requires = "source_password_file")]
+    source_username: Option<String>,
+
+    /// The file with the user's password
+    #[arg(long, value_name = "FILE")]
+    source_password_file: Option<PathBuf>,
 }
 
 /// The storage that records go to.
@@ -80,6 +107,26 @@ pub struct Target {
     /// The directory of that storage [default: the data directory]
     #[arg(long, value_name = "DIR")]
     target_dir: Option<PathBuf>,
+
+    /// Its server [default: as configured]
+    #[arg(long, value_name = "URL")]
+    target_url: Option<String>,
+
+    /// The namespace there [default: as configured]
+    #[arg(long, value_name = "NAME")]
+    target_namespace: Option<String>,
+
+    /// The database in it [default: as configured]
+    #[arg(long, value_name = "NAME")]
+    target_database: Option<String>,
+
+    /// The user there [default: as configured]
+    #[arg(long, value_name = "NAME", requires = "target_password_file")]
+    target_username: Option<String>,
+
+    /// The file with the user's password
+    #[arg(long, value_name = "FILE")]
+    target_password_file: Option<PathBuf>,
 }
 
 /// `storage status`
@@ -137,34 +184,76 @@ pub struct ImportArguments {
 impl Common {
     fn load(&self) -> anyhow::Result<Config> {
         let (data_dir, config) = (self.data_dir.clone(), self.config.clone());
-        Ok(Config::load(Arguments { data_dir, config, no_http: true, ..Arguments::default() })?)
+        let surrealdb = self.surrealdb.clone();
+        Ok(Config::load(Arguments { data_dir, config, surrealdb, no_http: true, ..Arguments::default() })?)
     }
 }
 
 impl Source {
     fn of(&self, configured: &Config) -> anyhow::Result<Config> {
-        with(configured, self.from, self.source_dir.as_ref(), &configured.storage_dir)
+        let end = End {
+            storage_type: self.from,
+            dir: self.source_dir.as_ref(),
+            url: self.source_url.as_ref(),
+            namespace: self.source_namespace.as_ref(),
+            database: self.source_database.as_ref(),
+            username: self.source_username.as_ref(),
+            password_file: self.source_password_file.as_ref(),
+        };
+        end.of(configured, &configured.storage_dir)
     }
 }
 
 impl Target {
     fn of(&self, configured: &Config) -> anyhow::Result<Config> {
-        with(configured, self.to, self.target_dir.as_ref(), &configured.data_dir)
+        let end = End {
+            storage_type: self.to,
+            dir: self.target_dir.as_ref(),
+            url: self.target_url.as_ref(),
+            namespace: self.target_namespace.as_ref(),
+            database: self.target_database.as_ref(),
+            username: self.target_username.as_ref(),
+            password_file: self.target_password_file.as_ref(),
+        };
+        end.of(configured, &configured.data_dir)
     }
 }
 
-fn with(
-    configured: &Config,
+/// What is said of one end of a migration.
+struct End<'a> {
     storage_type: Option<StorageType>,
-    dir: Option<&PathBuf>,
-    default: &std::path::Path,
-) -> anyhow::Result<Config> {
-    let storage_dir = match dir {
-        Some(dir) => std::path::absolute(dir).with_context(|| format!("'{}' is no path", dir.display()))?,
-        None => default.to_owned(),
-    };
-    let storage_type = storage_type.unwrap_or(configured.storage_type);
-    Ok(Config { storage_type, storage_dir, ..configured.clone() })
+    dir: Option<&'a PathBuf>,
+    url: Option<&'a String>,
+    namespace: Option<&'a String>,
+    database: Option<&'a String>,
+    username: Option<&'a String>,
+    password_file: Option<&'a PathBuf>,
+}
+
+impl End<'_> {
+    /// The configuration with the storage at that end.
+    fn of(&self, configured: &Config, default_dir: &std::path::Path) -> anyhow::Result<Config> {
+        let storage_dir = match self.dir {
+            Some(dir) => {
+                std::path::absolute(dir).with_context(|| format!("'{}' is no path", dir.display()))?
+            }
+            None => default_dir.to_owned(),
+        };
+        let storage_type = self.storage_type.unwrap_or(configured.storage_type);
+        let SurrealdbSettings { url, namespace, database, username, password } = configured.surrealdb.clone();
+        let password = match self.password_file {
+            Some(file) => Some(read_password(file)?),
+            None => password,
+        };
+        let surrealdb = SurrealdbSettings {
+            url: self.url.cloned().or(url),
+            namespace: self.namespace.cloned().unwrap_or(namespace),
+            database: self.database.cloned().unwrap_or(database),
+            username: self.username.cloned().or(username),
+            password,
+        };
+        Ok(Config { storage_type, storage_dir, surrealdb, ..configured.clone() })
+    }
 }
 
 /// Opens a storage that must be there.
@@ -233,6 +322,10 @@ pub async fn run(command: StorageCommand) -> anyhow::Result<()> {
             store.close().await?;
             answer(common.json, &exported(&file, moved?), |of| print_exported("read from", of))
         }
+        StorageCommand::Init(arguments) => {
+            let json = arguments.json;
+            answer(json, &init::run(arguments).await?, print_initialised)
+        }
     }
 }
 
@@ -250,7 +343,9 @@ async fn check(source: &Config, target: &Config, json: bool) -> anyhow::Result<(
 async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migration> {
     let (from, to) = (place(source), place(target));
     if from == to {
-        bail!("the records are there already: {from}; name another directory with --target-dir");
+        bail!(
+            "the records are there already: {from}; name another place with --target-dir, --target-url or --target-database"
+        );
     }
     let started_at = Utc::now();
     let store = open(source).await?;
@@ -408,4 +503,11 @@ fn print_migration(migration: &Migration) {
 
 fn print_exported(way: &str, exported: &Exported) {
     println!("{} records {way} {}, checksum {}", exported.records, exported.file, exported.checksum);
+}
+
+fn print_initialised(made: &Initialised) {
+    println!("{} is prepared; engines sign in as {}", made.location, made.username);
+    if let Some(file) = &made.password_file {
+        println!("the user's new password is in {file}");
+    }
 }

@@ -10,9 +10,10 @@ use orchestrator_storage::migration::state::Place;
 use orchestrator_storage::migration::{MigrationError, Plan, inspect, told};
 use rustix::fs::{Access, access, statvfs};
 
+use super::init;
+use super::open::open_store;
 use super::{exists, place, shown};
 use crate::config::{Config, StorageType};
-use crate::engine::open_store;
 
 /// What is left free at least, in bytes, beside what the records take twice: once in a journal, once
 /// packed.
@@ -43,12 +44,8 @@ pub async fn validate(source: &dyn Store, from: &Place, target: &Config) -> Vali
         checks.push(check("target", Err((format!("it is the source itself: {to}"), advice))));
     } else {
         if target.storage_type != StorageType::SurrealdbServer {
-            let place = match target.storage_type {
-                StorageType::Filesystem => &target.storage_dir,
-                _ => &target.data_dir,
-            };
-            checks.push(permissions(place));
-            checks.push(space(place, from));
+            checks.push(permissions(&target.storage_dir));
+            checks.push(space(&target.storage_dir, from));
         }
         checks.push(ends(source, from, target, &to).await);
     }
@@ -59,8 +56,18 @@ pub async fn validate(source: &dyn Store, from: &Place, target: &Config) -> Vali
 /// The state of both ends, as far as they are there.
 async fn ends(source: &dyn Store, from: &Place, target: &Config, to: &Place) -> Check {
     let plan = Plan { migration: String::new(), from: from.clone(), to: to.clone() };
-    let advice = "name an empty or a new directory";
-    let found = if exists(to) == Some(false) {
+    let (is_there, advice) = match exists(to) {
+        Some(is_there) => (Ok(is_there), "name an empty or a new directory"),
+        None => (
+            init::is_prepared(target).await,
+            "start the server, and prepare its database with `orchestrator storage init`",
+        ),
+    };
+    let is_there = match is_there {
+        Ok(is_there) => is_there,
+        Err(error) => return check("target", Err((format!("{error:#}"), advice))),
+    };
+    let found = if !is_there {
         // An empty store has no state and no records: the source is all there is to look at.
         inspect_source(source).await.map(|()| format!("{to}: will be made"))
     } else {
@@ -81,6 +88,7 @@ async fn ends(source: &dyn Store, from: &Place, target: &Config, to: &Place) -> 
         Err(MigrationError::SourceSealed { .. } | MigrationError::SourceIncomplete { .. }) => {
             "start from where the records are"
         }
+        Err(_) if target.storage_type.is_shared() => "name another database or namespace",
         _ => advice,
     };
     check("target", found.map_err(|error| (told(&error), advice)))
@@ -122,6 +130,7 @@ fn permissions(directory: &Path) -> Check {
 fn space(directory: &Path, from: &Place) -> Check {
     let needed = match from.backend.as_str() {
         "filesystem" => 2 * taken(&Path::new(&from.location).join("queue.rkvs")),
+        "surrealdb-embedded" => 2 * taken(&Path::new(&from.location).join("orchestrator.db")),
         _ => 0,
     } + RESERVE_BYTES;
     let found = match statvfs(nearest(directory)) {

@@ -116,6 +116,9 @@ pub enum MigrationError {
     /// Another migration of this store is under way.
     #[error("another migration is under way")]
     Busy,
+    /// Others work on the source.
+    #[error("{0}")]
+    NotAlone(String),
     /// The target took too long while commits waited.
     #[error("the target took longer than {} ms while commits waited", patience.as_millis())]
     TooSlow {
@@ -330,16 +333,21 @@ async fn seal(source: &dyn Store, plan: &Plan, ends: &Ends) -> Result<(), Migrat
             Err(error) => Err(MigrationError::Unknown(error)),
         },
         // A store that makes nothing until it is opened again may have made the first one.
-        Err(StoreError::Full { .. } | StoreError::Io { .. }) if is_known(&first) => {
-            Err(MigrationError::Source(first))
-        }
+        Err(second) if is_known(&first) && is_known(&second) => Err(MigrationError::Source(first)),
         Err(_) => Err(MigrationError::Unknown(first)),
     }
 }
 
 /// Whether an error says that nothing was written.
 fn is_known(error: &StoreError) -> bool {
-    matches!(error, StoreError::Full { .. } | StoreError::Io { .. } | StoreError::Invalid { .. })
+    matches!(
+        error,
+        StoreError::Full { .. }
+            | StoreError::Io { .. }
+            | StoreError::Invalid { .. }
+            | StoreError::Away { .. }
+            | StoreError::Database { .. }
+    )
 }
 
 /// Moves the records of a store that nobody else writes to.

@@ -44,7 +44,7 @@ use feed::Feed;
 use follower::{Follower, Progress};
 use link::{Link, Trouble};
 use plan::Request;
-pub use schema::bootstrap;
+pub use schema::{bootstrap, stored_version};
 
 /// How many commits may wait for the committer before their authors wait for room.
 const WAITING_COMMITS: usize = 1024;

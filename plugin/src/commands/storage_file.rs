@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use nu_plugin::{EngineInterface, EvaluatedCall, PluginCommand};
-use nu_protocol::{Example, Flag, LabeledError, PipelineData, Signature, SyntaxShape, Type};
+use nu_protocol::{Example, LabeledError, PipelineData, Signature, SyntaxShape, Type};
 
-use super::{SignatureExt, storage_offline};
+use super::{SignatureExt, storage_offline, storage_target};
 use crate::connection::Session;
 use crate::errors::error;
 use crate::input::absolute;
@@ -33,15 +33,13 @@ fn run(
     let file = call.req::<String>(0)?;
     let mut words: Vec<OsString> = vec![command.into(), path(&file)];
     if command == "import" {
-        if let Some(dir) = call.get_flag::<String>("target-dir")? {
-            words.extend(["--target-dir".into(), path(&dir)]);
-        }
+        words.extend(storage_target::words(engine, call)?);
     } else if session.is_alive() {
         let label = "an engine works on these records";
         return Err(error("engine_running", "The records are in use", label, session.place(call.head))
             .with_help("stop it with `orchestrator stop`; whatever runs goes on"));
     }
-    let exported = storage_offline::run(&session, words, session.place(call.head))?;
+    let exported = storage_offline::run(&session, engine, words, session.place(call.head))?;
     Ok(PipelineData::value(storage::exported(&exported, call.head), None))
 }
 
@@ -113,12 +111,7 @@ impl PluginCommand for StorageImport {
     }
 
     fn signature(&self) -> Signature {
-        signature(self.name(), "The file to read").param(
-            Flag::new("target-dir")
-                .short('d')
-                .arg(SyntaxShape::Directory)
-                .desc("The directory of the storage (default: the data directory)"),
-        )
+        storage_target::with_target(signature(self.name(), "The file to read"))
     }
 
     fn examples(&self) -> Vec<Example<'_>> {

@@ -1,79 +1,54 @@
 //! `orchestrator storage validate` and `orchestrator storage migrate`
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::thread;
 
 use nu_plugin::{EngineInterface, EvaluatedCall, PluginCommand};
-use nu_protocol::{
-    Completion, Example, Flag, LabeledError, PipelineData, Signature, SyntaxShape, Type, Value,
-};
+use nu_protocol::{Example, Flag, LabeledError, PipelineData, Signature, Type, Value};
 use orchestrator_protocol::storage::{
-    GetMigration, Migration, MigrationStatus, StartMigration, StorageTarget, ValidateMigration,
+    GetMigration, Migration, MigrationStatus, StartMigration, ValidateMigration,
 };
 
-use super::{SignatureExt, storage_offline};
+use super::storage_target::{flag_of, target, with_target};
+use super::{SignatureExt, storage_offline, storage_target};
 use crate::connection::{LOOK, Session};
 use crate::errors::error;
-use crate::input::absolute;
 use crate::plugin::Orchestrator;
 use crate::progress::Line;
 use crate::values::storage;
 
-const STORAGE_TYPES: &[&str] = &["filesystem", "surrealdb-embedded", "surrealdb-server"];
-
 fn signature(name: &str) -> Signature {
-    Signature::build(name)
-        .for_engine()
-        .param(
-            Flag::new("to")
-                .short('t')
-                .arg(SyntaxShape::String)
-                .desc("The storage that the records go to (default: filesystem)")
-                .completion(Completion::new_list(STORAGE_TYPES)),
-        )
-        .param(
-            Flag::new("target-dir")
-                .short('d')
-                .arg(SyntaxShape::Directory)
-                .desc("Its directory (default: the data directory)"),
-        )
-        .input_output_type(Type::Nothing, Type::record())
+    with_target(Signature::build(name).for_engine()).input_output_type(Type::Nothing, Type::record())
 }
 
-/// Where the call says that the records are to go.
-fn target(engine: &EngineInterface, call: &EvaluatedCall) -> Result<StorageTarget, LabeledError> {
-    let storage_type = call.get_flag::<String>("to")?.unwrap_or_else(|| "filesystem".into());
-    let cwd = engine.get_current_dir()?;
-    let dir = call.get_flag::<String>("target-dir")?;
-    let dir = dir.map(|dir| absolute(Path::new(&cwd), &dir).to_string_lossy().into_owned());
-    Ok(StorageTarget { storage_type, dir })
-}
-
-fn words(command: &str, to: &StorageTarget) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec![command.into(), "--to".into(), to.storage_type.clone().into()];
-    if let Some(dir) = &to.dir {
-        words.extend(["--target-dir".into(), dir.into()]);
+/// What the engine's program is asked when no engine runs.
+fn words(
+    command: &str,
+    engine: &EngineInterface,
+    call: &EvaluatedCall,
+) -> Result<Vec<OsString>, LabeledError> {
+    let mut words: Vec<OsString> = vec![command.into()];
+    if !call.has_flag("to")? {
+        words.extend(["--to".into(), "filesystem".into()]);
     }
-    words
+    words.extend(storage_target::words(engine, call)?);
+    Ok(words)
 }
 
-fn validate(session: &Session, call: &EvaluatedCall, to: StorageTarget) -> Result<Value, LabeledError> {
+fn validate(
+    session: &Session,
+    engine: &EngineInterface,
+    call: &EvaluatedCall,
+) -> Result<Value, LabeledError> {
     let place = session.place(call.head);
-    let validation = match session.ask(ValidateMigration { to: to.clone() }) {
+    let validation = match session.ask(ValidateMigration { to: target(engine, call)? }) {
         Ok(validation) => *validation,
         Err(failure) if failure.is_not_running() => {
-            storage_offline::run(session, words("validate", &to), place)?
+            storage_offline::run(session, engine, words("validate", engine, call)?, place)?
         }
-        Err(failure) => return Err(failure.at_field(place, |field| flag(call, field))),
+        Err(failure) => return Err(failure.at_field(place, |field| flag_of(call, field))),
     };
     Ok(storage::validation(&validation, call.head))
-}
-
-/// The place in the call that a field of the question came from.
-fn flag(call: &EvaluatedCall, field: &str) -> Option<nu_protocol::Span> {
-    let name = if field == "dir" { "target-dir" } else { "to" };
-    call.get_flag_value(name).map(|value| value.span())
 }
 
 /// Looks whether the records could be moved.
@@ -118,7 +93,7 @@ impl PluginCommand for StorageValidate {
         _: PipelineData,
     ) -> Result<PipelineData, LabeledError> {
         let session = Session::open(plugin, engine, call)?.without_start();
-        let value = validate(&session, call, target(engine, call)?)?;
+        let value = validate(&session, engine, call)?;
         Ok(PipelineData::value(value, None))
     }
 }
@@ -163,6 +138,11 @@ moved; Ctrl-C stops looking, and never the migration of an engine."
                 result: Some(Value::test_string("completed")),
             },
             Example {
+                description: "Move them to a SurrealDB server",
+                example: "orchestrator storage migrate --to surrealdb-server --target-url ws://127.0.0.1:8000",
+                result: None,
+            },
+            Example {
                 description: "Begin, and look later",
                 example: "orchestrator storage migrate --target-dir /srv/orchestrator --no-wait",
                 result: None,
@@ -179,17 +159,16 @@ moved; Ctrl-C stops looking, and never the migration of an engine."
     ) -> Result<PipelineData, LabeledError> {
         let session = Session::open(plugin, engine, call)?.without_start();
         let place = session.place(call.head);
-        let to = target(engine, call)?;
         if call.has_flag("dry-run")? {
-            return Ok(PipelineData::value(validate(&session, call, to)?, None));
+            return Ok(PipelineData::value(validate(&session, engine, call)?, None));
         }
-        let migration = match session.ask(StartMigration { to: to.clone() }) {
+        let migration = match session.ask(StartMigration { to: target(engine, call)? }) {
             Ok(migration) if call.has_flag("no-wait")? => *migration,
             Ok(migration) => follow(&session, engine, call, *migration)?,
             Err(failure) if failure.is_not_running() => {
-                storage_offline::run(&session, words("migrate", &to), place)?
+                storage_offline::run(&session, engine, words("migrate", engine, call)?, place)?
             }
-            Err(failure) => return Err(failure.at_field(place, |field| flag(call, field))),
+            Err(failure) => return Err(failure.at_field(place, |field| flag_of(call, field))),
         };
         Ok(PipelineData::value(storage::migration(&migration, call.head), None))
     }

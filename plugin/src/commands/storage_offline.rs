@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use nu_protocol::{LabeledError, Span};
+use nu_plugin::EngineInterface;
+use nu_protocol::{LabeledError, Span, Value};
 use orchestrator_protocol::client::start::find_program;
 use serde::de::DeserializeOwned;
 
@@ -15,9 +16,25 @@ use crate::errors::error;
 /// What of the plugin's arguments for an engine also says where its storage is.
 const OPTIONS: &[&str] = &["--config"];
 
+/// What of the shell's environment says how to get into a database: it may have been set after the plugin
+/// was started.
+const VARIABLES: &[&str] = &[
+    "ORCHESTRATOR_SURREALDB_URL",
+    "ORCHESTRATOR_SURREALDB_NAMESPACE",
+    "ORCHESTRATOR_SURREALDB_DATABASE",
+    "ORCHESTRATOR_SURREALDB_USERNAME",
+    "ORCHESTRATOR_SURREALDB_PASSWORD",
+    "ORCHESTRATOR_SURREALDB_PASSWORD_FILE",
+    "ORCHESTRATOR_STORAGE_TYPE",
+    "ORCHESTRATOR_STORAGE_DIR",
+    "SURREAL_USER",
+    "SURREAL_PASS",
+];
+
 /// Runs `orchestrator storage WORDS --json` on the data directory of a session, and reads its answer.
 pub fn run<T: DeserializeOwned>(
     session: &Session,
+    engine: &EngineInterface,
     words: impl IntoIterator<Item = OsString>,
     span: Span,
 ) -> Result<T, LabeledError> {
@@ -30,8 +47,18 @@ pub fn run<T: DeserializeOwned>(
     let data_dir = target.data_dir_to_start().ok_or_else(|| {
         failed("where the engine keeps its data cannot be told".into()).with_help("name it with --data-dir")
     })?;
+    let words: Vec<OsString> = words.into_iter().collect();
     let mut command = Command::new(&program);
-    command.arg("storage").args(words).arg("--json").arg("--data-dir").arg(data_dir);
+    command.arg("storage").args(&words).arg("--json");
+    if words.first().is_none_or(|command| command != "init") {
+        command.arg("--data-dir").arg(data_dir);
+    }
+    for name in VARIABLES {
+        match engine.get_env_var(*name)?.map(Value::coerce_into_string).transpose()? {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     let given = target.engine_args(Vec::new());
     for pair in given.windows(2).filter(|pair| OPTIONS.iter().any(|option| pair[0] == *option)) {
         command.args(pair);

@@ -59,7 +59,7 @@ impl PluginCommand for StorageStatus {
         let report = match session.ask(GetStorage {}) {
             Ok(report) => *report,
             Err(failure) if failure.is_not_running() => {
-                storage_offline::run(&session, ["status".into()], place)?
+                storage_offline::run(&session, engine, ["status".into()], place)?
             }
             Err(failure) => return Err(failure.at(place)),
         };

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use nu_protocol::{Record, Span, Value, record};
-use orchestrator_protocol::storage::{Exported, Migration, StoragePlace, StorageReport, Validation};
+use orchestrator_protocol::storage::{
+    Exported, Initialised, Migration, StoragePlace, StorageReport, Validation,
+};
 
 use super::{count, engine, optional, optional_text, time};
 
@@ -82,6 +84,16 @@ pub fn exported(exported: &Exported, span: Span) -> Value {
         "file" => Value::string(&exported.file, span),
         "records" => count(exported.records, span),
         "checksum" => Value::string(&exported.checksum, span),
+    };
+    Value::record(record, span)
+}
+
+/// A server that was prepared.
+pub fn initialised(made: &Initialised, span: Span) -> Value {
+    let record = record! {
+        "location" => Value::string(&made.location, span),
+        "username" => Value::string(&made.username, span),
+        "password_file" => optional_text(made.password_file.as_ref(), span),
     };
     Value::record(record, span)
 }

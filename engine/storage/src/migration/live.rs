@@ -10,16 +10,18 @@
 //! What was changed before the move is [`Changes::Gone`] after it.
 //!
 //! Where other engines may write to the same store, each commit can be guarded: it checks the record of
-//! the store's state as well, so that nothing can be written to a store that somebody has sealed.
+//! the store's state as well, so that nothing can be written to a store that somebody has sealed. Only an
+//! engine that is alone may move the records of such a store; whoever joins it writes the state once more
+//! ([`renew_state`](super::state::renew_state)), which keeps a migration that has begun before from sealing.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 use super::copy::Copier;
-use super::state::{HeldState, StorageState, read_state, state_key};
+use super::state::{Epoch, HeldState, MOVED, StorageState, read_state, state_key};
 use super::{MigrationError, Phase, Plan, Report, Steering, activate, inspect, mark, seal, told};
 use crate::record::{Change, Commit, Expect, Key, Operation, Record, Sequence, Table};
 use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, StoreResult};
@@ -41,7 +43,7 @@ const SLICE: usize = 256;
 pub struct SwitchingStore {
     active: RwLock<Arc<Active>>,
     gate: Arc<tokio::sync::RwLock<()>>,
-    migrating: Mutex<()>,
+    migrating: tokio::sync::Mutex<()>,
     newest: Arc<watch::Sender<Sequence>>,
 }
 
@@ -52,10 +54,40 @@ struct Active {
     shift: Sequence,
     /// Before this one, as shifted, nothing is known of changes.
     since: Sequence,
-    /// What every commit checks of the record of the store's state.
-    guard: Option<Expect>,
+    guard: Option<Guard>,
     /// Why nothing is committed any more.
     failed: Option<String>,
+}
+
+/// What every commit checks: the record of the store's state.
+struct Guard {
+    epoch: Epoch,
+    expect: Mutex<Expect>,
+}
+
+impl Guard {
+    /// The guard of a store that was found like this; `None` for one that is not the truth.
+    fn of(held: &HeldState) -> Option<Self> {
+        let StorageState::Active { epoch } = held.state else { return None };
+        Some(Self { epoch, expect: Mutex::new(held.expect) })
+    }
+
+    fn expect(&self) -> MutexGuard<'_, Expect> {
+        self.expect.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The check for a commit.
+    fn check(&self) -> Operation {
+        Operation { key: state_key(), expect: *self.expect(), change: Change::Check }
+    }
+
+    /// Looks at the state again, which somebody has written. Whether it is what it was.
+    async fn renew(&self, store: &dyn Store) -> StoreResult<bool> {
+        let held = read_state(store).await?;
+        let is_same = matches!(held.state, StorageState::Active { epoch } if epoch == self.epoch);
+        *self.expect() = held.expect;
+        Ok(is_same)
+    }
 }
 
 /// Reads from the store that is the truth; again where that has changed, and the one that was asked has
@@ -87,13 +119,15 @@ impl SwitchingStore {
     /// Around a store that other engines may write to as well.
     ///
     /// # Errors
-    /// Those of reading the store's state.
+    /// Those of reading the store's state; [`StoreError::Failed`] when it is not the truth.
     pub async fn guarded(store: Arc<dyn Store>) -> StoreResult<Self> {
-        let expect = read_state(&*store).await?.expect;
-        Ok(Self::with_guard(store, Some(expect)))
+        match Guard::of(&read_state(&*store).await?) {
+            Some(guard) => Ok(Self::with_guard(store, Some(guard))),
+            None => Err(StoreError::Failed { reason: MOVED.to_owned() }),
+        }
     }
 
-    fn with_guard(store: Arc<dyn Store>, guard: Option<Expect>) -> Self {
+    fn with_guard(store: Arc<dyn Store>, guard: Option<Guard>) -> Self {
         let sequence = *store.watch().borrow();
         let newest = Arc::new(watch::Sender::new(sequence));
         pass_on(&store, 0, &newest);
@@ -101,7 +135,7 @@ impl SwitchingStore {
         Self {
             active: RwLock::new(Arc::new(active)),
             gate: Arc::default(),
-            migrating: Mutex::default(),
+            migrating: tokio::sync::Mutex::default(),
             newest,
         }
     }
@@ -131,8 +165,24 @@ impl SwitchingStore {
         plan: Plan,
         steering: Arc<Steering>,
     ) -> Result<Report, MigrationError> {
+        self.migrate_when(target, plan, steering, async { Ok(()) }).await
+    }
+
+    /// The same for a store on which there may be others. `alone` is asked once the migration has looked at
+    /// the store: it sees whoever has come until then, and whoever comes later keeps the store from being
+    /// sealed.
+    ///
+    /// # Errors
+    /// As there; what `alone` answers.
+    pub async fn migrate_when(
+        self: &Arc<Self>,
+        target: Arc<dyn Store>,
+        plan: Plan,
+        steering: Arc<Steering>,
+        alone: impl Future<Output = Result<(), MigrationError>> + Send + 'static,
+    ) -> Result<Report, MigrationError> {
         let this = Arc::clone(self);
-        let work = tokio::spawn(async move { this.migrate_here(target, &plan, &steering).await });
+        let work = tokio::spawn(async move { this.migrate_here(target, &plan, &steering, alone).await });
         let failed = |error| StoreError::Failed { reason: format!("a migration ended early: {error}") };
         work.await.map_err(|error| MigrationError::Unknown(failed(error)))?
     }
@@ -142,11 +192,13 @@ impl SwitchingStore {
         target: Arc<dyn Store>,
         plan: &Plan,
         steering: &Steering,
+        alone: impl Future<Output = Result<(), MigrationError>> + Send,
     ) -> Result<Report, MigrationError> {
         let _only = self.migrating.try_lock().map_err(|_| MigrationError::Busy)?;
         let active = self.active();
         let source = Arc::clone(&active.store);
         let ends = inspect(&*source, &*target, plan).await?;
+        alone.await?;
         mark(&*target, &plan.migrating(ends.epoch)).await?;
         let mut copier = Copier::new(&*source, &*target, steering);
         copier.copy().await?;
@@ -203,10 +255,14 @@ impl SwitchingStore {
         let failed = match (&held, error) {
             (_, MigrationError::Unknown(_)) => Some(told(error)),
             (Ok(HeldState { state: StorageState::Active { .. }, .. }), _) => None,
-            (Ok(_), _) => Some("another engine has moved the records; start this one anew".to_owned()),
+            (Ok(_), _) => Some(MOVED.to_owned()),
             (Err(_), _) => Some(told(error)),
         };
-        let guard = active.guard.and(held.ok().map(|held| held.expect).or(active.guard));
+        // The guard of before looks again by itself.
+        let guard = active
+            .guard
+            .as_ref()
+            .map(|guard| Guard { epoch: guard.epoch, expect: Mutex::new(*guard.expect()) });
         let (store, Active { shift, since, .. }) = (Arc::clone(&active.store), active);
         self.set_active(Active { store, shift: *shift, since: *since, guard, failed });
     }
@@ -215,18 +271,18 @@ impl SwitchingStore {
     async fn switch(&self, active: &Active, target: &Arc<dyn Store>) -> Result<(), MigrationError> {
         let known = async {
             let held = read_state(&**target).await?;
-            Ok::<_, StoreError>((target.sequence().await?, held.expect))
+            Ok::<_, StoreError>((target.sequence().await?, Guard::of(&held)))
         };
-        let (sequence, expect, failed) = match known.await {
-            Ok((sequence, expect)) => (sequence, expect, None),
+        let (sequence, guard, failed) = match known.await {
+            Ok((sequence, guard)) => (sequence, guard, None),
             // It is the truth all the same; but what it holds must be read anew.
-            Err(error) => (0, Expect::Absent, Some(told(&error))),
+            Err(error) => (0, None, Some(told(&error))),
         };
         let newest = *self.newest.borrow();
         let shift = newest.saturating_sub(sequence);
         let since = shift + sequence;
         pass_on(target, shift, &self.newest);
-        let guard = active.guard.map(|_| expect);
+        let guard = guard.filter(|_| active.guard.is_some());
         self.set_active(Active { store: Arc::clone(target), shift, since, guard, failed: failed.clone() });
         match failed {
             None => Ok(()),
@@ -260,26 +316,34 @@ fn raise(newest: &watch::Sender<Sequence>, sequence: Sequence) {
 }
 
 impl Active {
-    async fn commit(&self, mut operations: Vec<Operation>) -> StoreResult<Commit> {
+    async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
         if let Some(reason) = &self.failed {
             return Err(StoreError::Failed { reason: reason.clone() });
         }
-        let guard = self.guard.filter(|_| !operations.is_empty());
-        if let Some(expect) = guard {
-            operations.push(Operation { key: state_key(), expect, change: Change::Check });
-        }
-        let mut commit = match self.store.commit(operations).await {
-            Err(StoreError::Conflict { key }) if guard.is_some() && key == state_key() => {
-                let reason = "another engine has moved the records; start this one anew".to_owned();
-                return Err(StoreError::Failed { reason });
-            }
-            result => result?,
+        let mut commit = match &self.guard {
+            Some(guard) if !operations.is_empty() => self.commit_guarded(guard, operations).await?,
+            _ => self.store.commit(operations).await?,
         };
-        if guard.is_some() {
-            commit.revisions.pop();
-        }
         commit.sequence += self.shift;
         Ok(commit)
+    }
+
+    async fn commit_guarded(&self, guard: &Guard, operations: Vec<Operation>) -> StoreResult<Commit> {
+        loop {
+            let guarded = operations.iter().cloned().chain([guard.check()]).collect();
+            match self.store.commit(guarded).await {
+                Ok(mut commit) => {
+                    commit.revisions.pop();
+                    return Ok(commit);
+                }
+                Err(StoreError::Conflict { key }) if key == state_key() => {
+                    if !guard.renew(&*self.store).await? {
+                        return Err(StoreError::Failed { reason: MOVED.to_owned() });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

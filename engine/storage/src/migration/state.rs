@@ -109,3 +109,26 @@ pub async fn write_state(store: &dyn Store, held: &HeldState, state: &StorageSta
     let commit = store.commit(vec![operation]).await?;
     Ok(commit.revisions.first().copied().unwrap_or_default())
 }
+
+/// Writes the state of a store that is the truth once more, as it is: a migration that has looked at the
+/// store before cannot seal it any more. Whoever begins to write to a store that others may be moving says
+/// so with this.
+///
+/// # Errors
+/// Those of the store; [`StoreError::Failed`] when it is not the truth.
+pub async fn renew_state(store: &dyn Store) -> StoreResult<()> {
+    loop {
+        let held = read_state(store).await?;
+        if !matches!(held.state, StorageState::Active { .. }) {
+            return Err(StoreError::Failed { reason: MOVED.to_owned() });
+        }
+        match write_state(store, &held, &held.state).await {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What whoever writes to a store that somebody has sealed is told.
+pub(super) const MOVED: &str = "another engine has moved the records; start this one anew";

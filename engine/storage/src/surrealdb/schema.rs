@@ -128,3 +128,27 @@ pub async fn bootstrap(root: Credentials, engine: &ServerOptions) -> StoreResult
     link.repeat(&definition, Object::new()).await.map_err(|trouble| trouble.of_read(&location))?;
     Ok(())
 }
+
+/// The schema that a database on a server has; `None` where there is none yet. Nothing is changed.
+///
+/// # Errors
+/// [`StoreError::Away`] when the server cannot be reached or does not let this user in;
+/// [`StoreError::Database`] when it refuses.
+pub async fn stored_version(options: ServerOptions) -> StoreResult<Option<u32>> {
+    check_name("namespace", &options.namespace)?;
+    check_name("database", &options.database)?;
+    let link = Link::server(options);
+    let schema = Value::RecordId(RecordId::new("store", "schema"));
+    let text = "RETURN (SELECT VALUE version FROM ONLY $schema)";
+    let found = link.repeat(text, object([("schema", schema)])).await;
+    link.close().await;
+    match found {
+        Ok(Value::None) => Ok(None),
+        Ok(version) => {
+            let version = count(&version).and_then(|version| u32::try_from(version).ok());
+            Ok(Some(version.unwrap_or(u32::MAX)))
+        }
+        Err(Trouble::Refused(words)) if words.contains("does not exist") => Ok(None),
+        Err(trouble) => Err(trouble.of_read(&link.location)),
+    }
+}
