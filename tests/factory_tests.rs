@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use orchestrator_engine::config::{Arguments, Config};
-use orchestrator_engine::engine::open_store;
+use orchestrator_engine::storage::open::open_store;
 
 fn config(directory: &std::path::Path, storage: Option<&str>) -> Config {
     let mut arguments =
@@ -43,7 +43,9 @@ async fn a_storage_that_is_not_built_in_is_refused_with_the_feature() {
         let refused = open_store(&config(directory.path(), Some(storage))).await.err().unwrap().to_string();
         assert_eq!(
             refused,
-            format!("this build has no storage '{storage}': build with --features surrealdb")
+            format!(
+                "this build has no storage '{storage}': build it with `cargo build --release --features surrealdb`"
+            )
         );
     }
     assert!(!directory.path().join("orchestrator.db").exists());

@@ -151,9 +151,9 @@ fn a_pipe_in_place_of_a_file_holds_up_nobody() {
         let mut task = task(directory.path(), "piped", &[]);
         task.script = pipe.to_str().unwrap().to_owned();
         let request = SubmitRequest { tasks: vec![task], ..SubmitRequest::default() };
-        let queue = queue(directory.path(), 1).await;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let refused = runtime.block_on(queue.submit("test", &request)).unwrap_err();
+        let refused = runtime
+            .block_on(async { queue(directory.path(), 1).await.submit("test", &request).await.unwrap_err() });
         told.send(refused.message).unwrap();
     });
     let message = answer.recv_timeout(Duration::from_secs(20)).unwrap();

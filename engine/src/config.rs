@@ -12,9 +12,9 @@ use serde::Deserialize;
 
 use crate::reach::Reach;
 
-pub mod surrealdb;
+pub mod database;
 
-pub use surrealdb::{SurrealdbArguments, SurrealdbSettings};
+pub use database::{SurrealdbArguments, SurrealdbSettings};
 
 /// Where records live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]

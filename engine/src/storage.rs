@@ -31,7 +31,7 @@ use orchestrator_storage::migration::state::{Place, StorageState, read_state, st
 use orchestrator_storage::{Store, StoreResult, Table};
 use tracing::{info, warn};
 
-use crate::config::surrealdb::read_password;
+use crate::config::database::read_password;
 use crate::config::{Config, StorageType, SurrealdbSettings};
 use open::open_store;
 

@@ -70,6 +70,25 @@ fn an_engine_goes_on_and_the_next_one_follows() {
     assert_eq!(engine.tasks().len(), 2);
 }
 
+/// Wherever the records are: attempts and the socket are in the data directory.
+#[test]
+fn one_engine_has_a_data_directory_at_a_time_wherever_its_records_are() {
+    let engine = TestEngine::started(ENGINE);
+    let other = engine.directory().join("other");
+    let refused = Command::new(ENGINE)
+        .args(["--no-http", "--data-dir"])
+        .arg(engine.data_dir())
+        .arg("--storage-dir")
+        .arg(&other)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{words}");
+    assert!(words.contains("another engine already uses the data directory"), "{words}");
+    assert!(!other.exists());
+    assert!(engine.tasks().is_empty(), "the first one goes on");
+}
+
 fn storage(engine: &TestEngine, words: &[&str]) -> Output {
     Command::new(ENGINE)
         .arg("storage")

@@ -109,7 +109,6 @@ impl Load {
     }
 
     /// The median, the 99th percentile and the longest of what submits have taken since this was asked last.
-    #[cfg(feature = "surrealdb")]
     pub async fn latencies(&self) -> String {
         let mut took = std::mem::take(&mut *self.took.lock().unwrap());
         took.sort();
@@ -155,12 +154,14 @@ async fn work_goes_on_and_nobody_notices() {
     let store = Arc::new(SwitchingStore::new(open(from.path())));
     let load = Load::on(store.clone());
     load.goes_on(300).await;
+    let calm = load.latencies().await;
     let newest = store.sequence().await.unwrap();
     let target = open(to.path());
     let steering = Arc::new(Steering::default());
     let report = store.migrate(target.clone(), plan("m", from.path(), to.path()), steering).await.unwrap();
     assert!(report.records >= 600, "tasks and keys: {}", report.records);
     println!("{} records, commits waited {:?}", report.records, report.waited);
+    println!("a submit took {calm} before, {} meanwhile", load.latencies().await);
     // After the move sequences have grown, and what was before is forgotten.
     let now = store.sequence().await.unwrap();
     assert!(now > newest, "{now} {newest}");

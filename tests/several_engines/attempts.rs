@@ -361,16 +361,3 @@ async fn the_status_lists_the_engines_and_how_they_are() {
     .await;
     b.stop().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_engine_at_a_time_has_a_data_directory() {
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    let store = store(directory).await;
-    let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
-    until("the socket", async || a.data_dir.join("engine.sock").exists().then_some(())).await;
-    let opened = Member::open(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
-    let refused = opened.err().unwrap();
-    assert!(format!("{refused:#}").contains("another engine already uses the data directory"), "{refused:#}");
-    a.stop().await;
-}

@@ -15,7 +15,8 @@ use orchestrator_protocol::ErrorCode;
 use orchestrator_protocol::provision::ProvisionRequest;
 use orchestrator_protocol::request::ReasonKind;
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
-use orchestrator_protocol::task::{AttemptOutcome, OnEngineLoss, TaskId, TaskStatus};
+use orchestrator_protocol::task::{AttemptOutcome, OnEngineLoss, RetryPolicy, Task, TaskId, TaskStatus};
+use orchestrator_storage::{Expect, Store};
 use orchestrator_tests::queue::{submit, task};
 use orchestrator_tests::shared::{Peer, short_times, store, until};
 
@@ -233,6 +234,43 @@ async fn what_one_engine_is_told_holds_on_all() {
     assert!(claim(&b.queue).await.is_none());
     b.queue.pause(None, false).await.unwrap();
     assert_eq!(claim_next(&a.queue).await.task.name, "paused");
+}
+
+/// The clocks of two engines are an hour apart: the one waits for the next attempt as long as the other
+/// would have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_tried_again_in_time_whatever_clock_has_said_when() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let peers = peers(directory, 2).await;
+    let [a, b] = [&peers[0], &peers[1]];
+    for (name, wait_ms, hours) in [("behind", 1, 1), ("ahead", 600_000, -1)] {
+        let retry = RetryPolicy { max_retries: 3, base_ms: wait_ms, cap_ms: wait_ms };
+        let new = NewTask { retry: Some(retry), ..task(directory, name, &[]) };
+        let id = submit(&a.queue, vec![new], None).await.id.unwrap();
+        let claimed = claim_next(&a.queue).await;
+        assert_eq!(claimed.task.id, id);
+        let failed = Ending::bare(AttemptOutcome::Failed, None);
+        a.queue.finish(id, claimed.task.fence, &failed).await.unwrap();
+        // What an engine with another clock would have written.
+        let key = records::task_key(id);
+        let record = a.store.get(&key).await.unwrap().unwrap();
+        let mut task: Task = records::read(&record).unwrap();
+        task.next_attempt_at = Some(chrono::Utc::now() + chrono::TimeDelta::hours(hours));
+        let expect = Expect::Revision(record.revision);
+        a.store.commit(vec![records::put_task(&task, expect).unwrap()]).await.unwrap();
+        in_step(a, b, directory).await;
+        if hours > 0 {
+            let again = claim_next(&b.queue).await;
+            assert_eq!((again.task.id, again.task.attempt), (id, 2));
+            finish(&b.queue, &again, AttemptOutcome::Succeeded).await;
+        } else {
+            let next = b.queue.next();
+            assert!(next.is_none_or(|next| next.id != id), "its ten minutes are not over");
+            let reasons = b.queue.explain(id).await.unwrap().reasons;
+            assert_eq!(reasons[0].kind, ReasonKind::Backoff, "{reasons:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

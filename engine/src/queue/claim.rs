@@ -9,7 +9,7 @@ use orchestrator_storage::{Expect, Fields, Revision};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::draft::{LockRecord, slot_key};
+use super::draft::{LockRecord, due_as_learnt, slot_key};
 use super::{Queue, Running, locked};
 use crate::records;
 use crate::schedule::Entry;
@@ -33,7 +33,7 @@ enum Claiming {
     /// The stored task is not to be run after all.
     Gone,
     /// Its time has not come: back in line until then.
-    NotYet(DateTime<Utc>),
+    NotYet(DateTime<Utc>, Revision),
     /// Another holds its lock: back in line until the lock is free.
     Locked(String),
     /// Another engine has taken the slot: back in line, for another one.
@@ -111,7 +111,9 @@ impl Queue {
             // What others have made of it meanwhile was passed over while it was being claimed here.
             Ok(Claiming::Gone) if self.options.is_shared => (None, self.learn_again(id).await),
             Ok(Claiming::Gone) => (None, Ok(())),
-            Ok(Claiming::NotYet(time)) => (Some(Entry { not_before: Some(time), ..entry }), Ok(())),
+            Ok(Claiming::NotYet(time, revision)) => {
+                (Some(Entry { not_before: Some(time), revision, ..entry }), Ok(()))
+            }
             Ok(Claiming::Locked(lock)) => (Some(entry), self.learn_lock(&lock).await),
             Ok(Claiming::SlotTaken) => {
                 let learnt = match slot {
@@ -149,8 +151,11 @@ impl Queue {
             if task.status != TaskStatus::Pending {
                 return Ok(Claiming::Gone);
             }
-            if let Some(time) = task.next_attempt_at.or(task.not_before).filter(|time| *time > Utc::now()) {
-                return Ok(Claiming::NotYet(time));
+            // The time of what is in the schedule has come; of what is newer it is not known here yet.
+            if draft.revision(task.id) != entry.revision
+                && let Some(time) = due_as_learnt(&task).filter(|time| *time > Utc::now())
+            {
+                return Ok(Claiming::NotYet(time, draft.revision(task.id)));
             }
             if let Some(parent) = task.parent
                 && let Some(cancel) = draft.task(parent).await?.cancel.clone()

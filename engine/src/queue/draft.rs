@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::state::{Transition, apply};
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus, Work};
@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::{Queue, locked, unknown_task};
 use crate::schedule::Entry;
-use crate::{labels, records};
+use crate::{backoff, labels, records};
 
 /// A lock, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -321,7 +321,7 @@ impl Queue {
                 }
                 match task.status {
                     TaskStatus::Pending => {
-                        let entry = entry(task, *revision, self.fits(task));
+                        let entry = entry(task, *revision, self.fits(task), due(task));
                         unsure.extend(entry.waits_for.difference(&in_commit).copied());
                         schedule.insert(entry);
                     }
@@ -400,15 +400,31 @@ fn stopped(drafted: &Drafted) -> bool {
     was_running && drafted.task.status != TaskStatus::Running
 }
 
+/// When a pending task may run, by the clock of the engine that said so.
+pub(super) fn due(task: &Task) -> Option<DateTime<Utc>> {
+    task.next_attempt_at.or(task.not_before)
+}
+
+/// When a task may run of which one has learnt just now what another engine said, whose clock may be minutes
+/// off: it waits for its next attempt as long as its policy says, from now on.
+pub(super) fn due_as_learnt(task: &Task) -> Option<DateTime<Utc>> {
+    if task.next_attempt_at.is_none() {
+        return task.not_before;
+    }
+    let failed = task.attempt.saturating_sub(task.revived_after);
+    let wait = TimeDelta::from_std(backoff::delay(&task.retry, failed, 0.0)).ok();
+    Some(wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(DateTime::<Utc>::MAX_UTC))
+}
+
 /// What the schedule must know of a pending task, as if none of its dependencies had completed.
-pub(super) fn entry(task: &Task, revision: Revision, fits: bool) -> Entry {
+pub(super) fn entry(task: &Task, revision: Revision, fits: bool, due: Option<DateTime<Utc>>) -> Entry {
     let has_run = task.attempt > task.revived_after;
     Entry {
         id: task.id,
         revision,
         group: task.group.clone(),
         priority: task.priority,
-        not_before: task.next_attempt_at.or(task.not_before).filter(|time| *time > Utc::now()),
+        not_before: due.filter(|time| *time > Utc::now()),
         lock: task.lock.clone(),
         holder: holder(task),
         // What has run once has had its dependencies completed.

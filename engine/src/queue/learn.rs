@@ -12,7 +12,7 @@ use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus};
 use orchestrator_storage::{Filter, Table};
 
 use super::control::pauses_key;
-use super::draft::{LockRecord, entry, lock_key, parse_slot, slot_key};
+use super::draft::{LockRecord, due_as_learnt, entry, lock_key, parse_slot, slot_key};
 use super::recover::status_filter;
 use super::{Pauses, Queue, locked};
 use crate::records;
@@ -85,7 +85,7 @@ impl Queue {
                 if is_known || schedule.revision(task.id) >= Some(revision) {
                     return Vec::new();
                 }
-                let entry = entry(task, revision, self.fits(task));
+                let entry = entry(task, revision, self.fits(task), due_as_learnt(task));
                 let due = entry.waits_for.iter().copied().collect();
                 schedule.insert(entry);
                 return due;

@@ -11,7 +11,7 @@ use orchestrator_storage::{Filter, Order, Query, Record, Table};
 use tokio_util::sync::CancellationToken;
 
 use super::control::pauses_key;
-use super::draft::{LockRecord, entry, parse_slot};
+use super::draft::{LockRecord, due, due_as_learnt, entry, parse_slot};
 use super::{Pauses, Queue, locked};
 use crate::records;
 
@@ -62,7 +62,9 @@ impl Queue {
             let task: Task = records::read(record)?;
             not_ended.insert(task.id);
             if task.kind() != TaskKind::Workflow {
-                let entry = entry(&task, record.revision, self.fits(&task));
+                // Who said it may have had another clock, also an engine before this one.
+                let due = due(&task).min(due_as_learnt(&task));
+                let entry = entry(&task, record.revision, self.fits(&task), due);
                 dependencies.extend(&entry.waits_for);
                 locked(&self.schedule).insert(entry);
             }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use orchestrator_protocol::storage::Initialised;
 
-use crate::config::surrealdb::read_password;
+use crate::config::database::read_password;
 use crate::config::{Arguments, Config, SurrealdbArguments};
 
 /// `storage init`

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use super::init::{self, InitArguments};
 use super::open::open_store;
 use super::{advice, exists, place, report, shown, validate};
-use crate::config::surrealdb::read_password;
+use crate::config::database::read_password;
 use crate::config::{Arguments, Config, StorageType, SurrealdbArguments, SurrealdbSettings};
 
 /// Look at the storage of a stopped engine, and move its records

@@ -31,6 +31,10 @@ const LOG_CUT: u64 = 1_024;
 /// How long a commit is tried again inside this process, where only other transactions can be in its way.
 const EMBEDDED_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How much longer than for a small transaction a server may take for each record of a large one: so long
+/// that it is never given up while it works.
+const PER_RECORD: Duration = Duration::from_millis(20);
+
 /// Who writes.
 pub(super) struct Writer {
     /// The name, which no two stores that are open share.
@@ -100,6 +104,8 @@ impl Committer {
             return;
         }
         let patience = self.shared.link.patience().unwrap_or(EMBEDDED_PATIENCE);
+        let records: usize = waiting.iter().map(|request| request.operations.len()).sum();
+        let patience = patience + PER_RECORD * u32::try_from(records).unwrap_or(u32::MAX);
         let deadline = Instant::now() + patience;
         let location = self.shared.link.location.clone();
         let away = |reason: &str| StoreError::Away { location: location.clone(), reason: reason.to_owned() };
@@ -182,7 +188,9 @@ impl Committer {
         values.insert("tx", Value::String(token.clone()));
         values.insert("k", number(keys.len() as u64));
         values.insert("log", self.log(&keys));
-        let result = self.shared.link.run(&text, values).await.and_then(answer);
+        let records: usize = plan.accepted.iter().map(|request| request.operations.len()).sum();
+        let longer = PER_RECORD * u32::try_from(records).unwrap_or(u32::MAX);
+        let result = self.shared.link.run_long(&text, values, longer).await.and_then(answer);
         if let Err(Trouble::Lost(_) | Trouble::Refused(_)) = &result {
             self.unsettled = Some(Unsettled { token, keys });
         }

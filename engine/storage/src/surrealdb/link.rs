@@ -188,8 +188,19 @@ impl Link {
 
     /// Runs one statement.
     pub(super) async fn run(&self, text: &str, variables: Object) -> Result<Value, Trouble> {
+        self.run_long(text, variables, Duration::ZERO).await
+    }
+
+    /// Runs one statement that the server may take longer for than for others.
+    pub(super) async fn run_long(
+        &self,
+        text: &str,
+        variables: Object,
+        longer: Duration,
+    ) -> Result<Value, Trouble> {
         let session = self.session().await?;
         let Some(patience) = self.patience() else { return session.run(text, variables).await };
+        let patience = patience + longer;
         let result = tokio::time::timeout(patience, session.run(text, variables))
             .await
             .unwrap_or_else(|_| Err(Trouble::Lost(no_answer_within(patience))));

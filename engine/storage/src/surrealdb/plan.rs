@@ -1,6 +1,6 @@
 //! Commits that wait at the same time, merged into one transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use surrealdb::types::{Object, RecordId, Value};
 use tokio::sync::oneshot;
@@ -147,7 +147,6 @@ impl Plan {
             ("ids", ids(write.ids)),
             ("want", list(write.want)),
             ("touched", ids(write.touched)),
-            ("news", list(write.news)),
             ("puts", list(write.puts)),
             ("dels", ids(write.dels)),
             ("tally", list(write.tally.into_iter().map(|(place, n)| place.count(n)))),
@@ -162,7 +161,13 @@ impl Plan {
             true => String::new(),
             false => format!("LET $held = (SELECT VALUE id FROM {} FOR UPDATE);", names.join(", ")),
         };
-        (COMMIT.replace("/*held*/", &held), values)
+        // A list that is inserted at once takes a fraction of the time of as many statements.
+        let mut made = String::new();
+        for (table, rows) in write.news {
+            made += &format!("INSERT INTO `{table}` $new_{table} RETURN NONE;\n");
+            values.insert(format!("new_{table}"), list(rows));
+        }
+        (COMMIT.replace("/*held*/", &held).replace("/*made*/", &made), values)
     }
 }
 
@@ -176,15 +181,15 @@ IF $have != $want { RETURN { have: $have } };
 LET $old = (SELECT t, s, g, count() AS n FROM (SELECT record::tb(id) AS t, status AS s, grp AS g FROM $touched) GROUP BY t, s, g);
 LET $oldmarks = array::flatten((SELECT VALUE marks FROM $touched));
 LET $gone = array::complement($oldmarks, $marks);
-FOR $p IN $news { CREATE $p.id CONTENT $p.rec RETURN NONE };
+/*made*/
 FOR $p IN $puts { UPDATE $p.id CONTENT $p.rec RETURN NONE };
 DELETE $dels RETURN NONE;
 DELETE $gone RETURN NONE;
-FOR $l IN $labels { IF $l.id NOT IN $oldmarks { CREATE $l.id CONTENT $l.rec RETURN NONE } };
+INSERT IGNORE INTO label $labels RETURN NONE;
 FOR $t IN $old { UPSERT type::record('tally', [$me, $t.t, $t.s, $t.g]) SET n -= $t.n, w = $me, t = $t.t, status = $t.s, grp = $t.g RETURN NONE };
 FOR $t IN $tally { UPSERT type::record('tally', [$me, $t.t, $t.s, $t.g]) SET n += $t.n, w = $me, t = $t.t, status = $t.s, grp = $t.g RETURN NONE };
 UPDATE $meta SET n += $k, token = $tx, at = time::now() RETURN NONE;
-FOR $c IN $log { CREATE $c.id SET keys = $c.keys RETURN NONE };
+INSERT INTO change $log RETURN NONE;
 RETURN { done: true };
 }";
 
@@ -211,7 +216,7 @@ struct Writes {
     want: Vec<Value>,
     touched: Vec<RecordId>,
     held: Vec<RecordId>,
-    news: Vec<Value>,
+    news: BTreeMap<&'static str, Vec<Value>>,
     puts: Vec<Value>,
     dels: Vec<RecordId>,
     tally: HashMap<Place, u64>,
@@ -230,13 +235,14 @@ impl Writes {
         }
         match &operation.change {
             Change::Put { fields, body } | Change::Import { fields, body, .. } => {
-                let row = content(key, revision_after(operation), fields, body);
-                let put = object([("id", Value::RecordId(id.clone())), ("rec", Value::Object(row))]);
+                let mut row = content(key, revision_after(operation), fields, body);
                 if exists {
+                    let put = object([("id", Value::RecordId(id.clone())), ("rec", Value::Object(row))]);
                     self.touched.push(id.clone());
                     self.puts.push(Value::Object(put));
                 } else {
-                    self.news.push(Value::Object(put));
+                    row.insert("id", Value::RecordId(id.clone()));
+                    self.news.entry(table_name(key.table)).or_default().push(Value::Object(row));
                 }
                 let place = Place {
                     table: table_name(key.table),
@@ -247,13 +253,12 @@ impl Writes {
                 for word in label_words(key.table, fields) {
                     let label = label_id(key, &word);
                     let row = object([
+                        ("id", Value::RecordId(label.clone())),
                         ("word", Value::String(word)),
                         ("key", Value::String((*key.id).to_owned())),
                         ("rec", Value::RecordId(id.clone())),
                     ]);
-                    let label_row =
-                        object([("id", Value::RecordId(label.clone())), ("rec", Value::Object(row))]);
-                    self.labels.push(Value::Object(label_row));
+                    self.labels.push(Value::Object(row));
                     self.marks.push(label);
                 }
             }
