@@ -55,7 +55,7 @@ pub fn check_address(address: SocketAddr) -> Result<(), AddressError> {
 /// # Errors
 /// When the listener's address is unknown or no loopback address. None that concern one connection only.
 pub async fn serve(
-    listener: impl Into<Arc<TcpListener>>,
+    listener: TcpListener,
     service: Arc<dyn Service>,
     closed: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
@@ -68,11 +68,10 @@ pub async fn serve(
 /// As there.
 pub async fn serve_within(
     limits: Limits,
-    listener: impl Into<Arc<TcpListener>>,
+    listener: TcpListener,
     service: Arc<dyn Service>,
     closed: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let listener = listener.into();
     let address = listener.local_addr()?;
     check_address(address).map_err(|refused| io::Error::new(io::ErrorKind::InvalidInput, refused))?;
     let farewell = limits.farewell;

@@ -9,6 +9,7 @@
 
 mod doors;
 mod housekeeping;
+mod relay;
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
@@ -19,7 +20,6 @@ use std::time::Duration;
 use anyhow::Context;
 use chrono::Utc;
 use orchestrator_protocol::request::{EngineMode, StopMode};
-use orchestrator_protocol::service::Service;
 use orchestrator_protocol::task::DEFAULT_GRACE_MS;
 use orchestrator_storage::Store;
 use orchestrator_storage::migration::live::SwitchingStore;
@@ -43,14 +43,12 @@ use crate::storage::migrations::Migrations;
 use crate::storage::open::lock_data_dir;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
-use crate::{dispatch, labels, server, storage};
+use crate::{dispatch, labels, storage};
 pub use doors::Doors;
 use housekeeping::{look_around, retain, sweep};
 
 /// How long Docker may take to say who it is.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the doors may take to close.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why an engine has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,12 +244,8 @@ impl Engine {
     ///
     /// # Errors
     /// When a door cannot be opened, or the storage cannot be closed.
-    pub async fn run_behind(mut self, listeners: &mut Doors) -> anyhow::Result<Ended> {
-        let close = CancellationToken::new();
-        let doors = TaskTracker::new();
-        let listener = listeners.socket(&self.config)?;
-        self.open_http(listeners, &doors, &close).await?;
-        doors.spawn(server::serve(listener, Arc::clone(&self.service) as Arc<dyn Service>, close.clone()));
+    pub async fn run_behind(mut self, doors: &mut Doors) -> anyhow::Result<Ended> {
+        doors.open(&self.config, &self.service).await?;
         let dispatcher = tokio::spawn(dispatch::run(
             Arc::clone(&self.queue),
             Arc::clone(&self.supervisor),
@@ -277,6 +271,11 @@ impl Engine {
         );
         let lost = membership.as_ref().map(|(membership, ..)| membership.store().lost().clone());
         let ended = self.wait_for_stop(lost.unwrap_or_default()).await?;
+        match &ended {
+            Ended::Moved(_) => doors.pause().await,
+            Ended::Unseated => doors.refuse().await,
+            Ended::Stopped => {}
+        }
         self.queue.set_mode(EngineMode::Stopping);
         self.no_more.cancel();
         for housekeeping in housekeeping {
@@ -284,10 +283,8 @@ impl Engine {
             // Its end is a cancellation. Until then it holds the storage.
             let _ = housekeeping.await;
         }
-        close.cancel();
-        doors.close();
-        if tokio::time::timeout(CLOSE_PATIENCE, doors.wait()).await.is_err() {
-            warn!("a client does not let go of its connection");
+        if ended == Ended::Stopped {
+            doors.close().await;
         }
         if let Err(error) = dispatcher.await {
             error!(%error, "the dispatcher has failed");
@@ -315,37 +312,6 @@ impl Engine {
         }
         info!(left_running = self.queue.running_count(), "stopped");
         Ok(ended)
-    }
-
-    #[cfg(feature = "http")]
-    async fn open_http(
-        &self,
-        listeners: &mut Doors,
-        doors: &TaskTracker,
-        close: &CancellationToken,
-    ) -> anyhow::Result<()> {
-        let Some(listener) = listeners.http(&self.config).await? else { return Ok(()) };
-        let (service, close) = (Arc::clone(&self.service) as Arc<dyn Service>, close.clone());
-        doors.spawn(async move {
-            let closed = async move { close.cancelled().await };
-            if let Err(error) = orchestrator_api::serve(listener, service, closed).await {
-                error!(%error, "HTTP is served no more");
-            }
-        });
-        Ok(())
-    }
-
-    #[cfg(not(feature = "http"))]
-    async fn open_http(
-        &self,
-        _listeners: &mut Doors,
-        _doors: &TaskTracker,
-        _close: &CancellationToken,
-    ) -> anyhow::Result<()> {
-        match self.config.http {
-            Some(_) => anyhow::bail!("this build has no HTTP: use --no-http"),
-            None => Ok(()),
-        }
     }
 
     /// Waits for a word, and for what that word says must have happened before the end; or for the loss of

@@ -136,7 +136,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                 Ended::Unseated => {}
                 Ended::Moved(there) => config = *there,
             }
-            let Some(next) = open_again(&config).await? else { break };
+            let Some(next) = open_again(&config, &doors).await? else { break };
             engine = next;
         }
         // The socket goes last, so that whoever waits for its end can start the next engine at once.
@@ -146,7 +146,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Opens an engine again that has lost its seat or whose records have moved, as long as it takes: the storage
 /// may be out of reach. `None` when somebody stops it meanwhile.
-async fn open_again(config: &Config) -> anyhow::Result<Option<Engine>> {
+async fn open_again(config: &Config, doors: &Doors) -> anyhow::Result<Option<Engine>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     loop {
@@ -154,6 +154,7 @@ async fn open_again(config: &Config) -> anyhow::Result<Option<Engine>> {
             opened = Engine::open(config.clone()) => match opened {
                 Ok(engine) => return Ok(Some(engine)),
                 Err(error) => {
+                    doors.refuse().await;
                     warn!(error = format!("{error:#}"), "the engine cannot be opened again; trying on");
                     tokio::time::sleep(OPEN_AGAIN_INTERVAL)
                 }
@@ -170,7 +171,8 @@ async fn open_again(config: &Config) -> anyhow::Result<Option<Engine>> {
 }
 
 fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
+    // The database says much of itself, and tells its errors to whoever asks it.
+    let filter = EnvFilter::try_new(format!("surrealdb=off,{}", config.log))
         .with_context(|| format!("'{}' is not a filter for the log: try info or debug", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if config.log_json {

@@ -4,10 +4,12 @@
 #     nu nulib/scripts/migrate-storage.nu --interactive
 #     nu nulib/scripts/migrate-storage.nu --to filesystem --target-dir /srv/orchestrator
 #     nu nulib/scripts/migrate-storage.nu --from filesystem --to filesystem --source-dir ./data --target-dir /srv/orchestrator
+#     nu nulib/scripts/migrate-storage.nu --from filesystem --to surrealdb-embedded --source-dir ./data --target-dir ./data
+#     nu nulib/scripts/migrate-storage.nu --to surrealdb-server --target-url ws://127.0.0.1:8000
 #     nu nulib/scripts/migrate-storage.nu validate --to filesystem --target-dir /srv/orchestrator
 #
 # Without a source the records are those of the engine, which goes on working where it runs. With --from or
-# --source-dir they are those of a storage that no engine works on. The plugin need not be loaded: it is
+# another word about the source they are those of a storage that no engine works on. The plugin need not be loaded: it is
 # found beside the engine.
 
 use programs.nu
@@ -20,12 +22,34 @@ def main [
     --from (-f): string         # The storage that the records are in (default: the engine's)
     --to (-t): string           # The storage that they go to (default: filesystem)
     --source-dir (-s): path     # The directory of the first
+    --source-url: string        # Its server (default: as configured)
+    --source-namespace: string  # The namespace there (default: as configured)
+    --source-database: string   # The database in it (default: as configured)
     --target-dir (-d): path     # The directory of the second (default: the data directory)
+    --target-url: string        # Its server (default: as configured)
+    --target-namespace: string  # The namespace there (default: as configured)
+    --target-database: string   # The database in it (default: as configured)
+    --target-username: string   # The user there (default: as configured)
+    --target-password-file: path # The file with the user's password
     --data-dir (-D): path       # The engine's data directory (default: the user's state directory)
     --dry-run (-n)              # Only check, as `validate` does
     --interactive (-i)          # Ask for everything, check, and ask once more
 ]: nothing -> any {
-    let given = {from: $from, to: $to, source-dir: $source_dir, target-dir: $target_dir, data-dir: $data_dir} | given
+    let given = {
+        from: $from
+        to: $to
+        source-dir: $source_dir
+        source-url: $source_url
+        source-namespace: $source_namespace
+        source-database: $source_database
+        target-dir: $target_dir
+        target-url: $target_url
+        target-namespace: $target_namespace
+        target-database: $target_database
+        target-username: $target_username
+        target-password-file: $target_password_file
+        data-dir: $data_dir
+    } | given
     if $interactive { return (wizard $given) }
     if $dry_run { return (checked $given) }
     storage migrate $given
@@ -36,10 +60,32 @@ def "main validate" [
     --from (-f): string         # The storage that the records are in (default: the engine's)
     --to (-t): string           # The storage that they go to (default: filesystem)
     --source-dir (-s): path     # The directory of the first
+    --source-url: string        # Its server (default: as configured)
+    --source-namespace: string  # The namespace there (default: as configured)
+    --source-database: string   # The database in it (default: as configured)
     --target-dir (-d): path     # The directory of the second (default: the data directory)
+    --target-url: string        # Its server (default: as configured)
+    --target-namespace: string  # The namespace there (default: as configured)
+    --target-database: string   # The database in it (default: as configured)
+    --target-username: string   # The user there (default: as configured)
+    --target-password-file: path # The file with the user's password
     --data-dir (-D): path       # The engine's data directory (default: the user's state directory)
 ]: nothing -> any {
-    checked ({from: $from, to: $to, source-dir: $source_dir, target-dir: $target_dir, data-dir: $data_dir} | given)
+    checked ({
+        from: $from
+        to: $to
+        source-dir: $source_dir
+        source-url: $source_url
+        source-namespace: $source_namespace
+        source-database: $source_database
+        target-dir: $target_dir
+        target-url: $target_url
+        target-namespace: $target_namespace
+        target-database: $target_database
+        target-username: $target_username
+        target-password-file: $target_password_file
+        data-dir: $data_dir
+    } | given)
 }
 
 # What a check has found; ends the script where the records cannot be moved.
@@ -55,10 +101,27 @@ def checked [given: record]: nothing -> record {
 # Asks for what was not said, shows what a check finds, and moves the records when that is wanted.
 def wizard [given: record]: nothing -> any {
     let to = $given.to? | default { choose "Where do the records go to?" }
-    let target = $given.target-dir? | default {
-        if $to == surrealdb-server { null } else { ask "Its directory (empty for the data directory):" }
+    let questions = if $to == surrealdb-server {
+        [
+            [option question];
+            [target-url "Its address, such as ws://127.0.0.1:8000 (empty for the configured one):"]
+            [target-namespace "The namespace (empty for the configured one, else orchestrator):"]
+            [target-database "The database (empty for the configured one, else tasks):"]
+            [target-username "The user (empty for the configured one, or where everybody is let in):"]
+        ]
+    } else {
+        [[option question]; [target-dir "Its directory (empty for the data directory):"]]
     }
-    let all = $given | merge ({to: $to, target-dir: ($target | if ($in | is-empty) { null } else { $in | path expand })} | given)
+    let answers = $questions | where {|row| $row.option not-in $given } | reduce --fold {} {|row, answers|
+        $answers | insert $row.option (ask $row.question)
+    }
+    let known = $answers | transpose option value | where value != "" | reduce --fold $given {|row, all|
+        $all | insert $row.option (if $row.option == target-dir { $row.value | path expand } else { $row.value })
+    }
+    let secret = if ($known.target-username? == null) or ($known.target-password-file? != null) { {} } else {
+        {target-password-file: (ask "The file with the user's password:" | path expand)}
+    }
+    let all = $known | merge {to: $to} | merge $secret
     let found = storage validate $all
     print $"from  ($found.from.type) in ($found.from.location)"
     print $"to    ($found.to.type) in ($found.to.location)"
@@ -96,7 +159,9 @@ def given []: record -> record {
 
 # Lets the plugin do it, which asks the engine or looks itself; of another source, the engine's program.
 def storage [command: string, given: record]: nothing -> record {
-    if ($given.from? == null) and ($given.source-dir? == null) { return (by-plugin $command $given) }
+    if ($given | columns | where {|option| $option == from or $option starts-with source- } | is-empty) {
+        return (by-plugin $command $given)
+    }
     let words = $given | items {|option, value| [$"--($option)" $value] } | flatten
     let answer = ^(engine) storage $command --json ...$words | complete
     if ($answer.stdout | is-empty) {

@@ -40,10 +40,10 @@ pub struct Load {
 
 impl Load {
     pub fn on(store: Arc<dyn Store>) -> Self {
-        Self::after(store, Vec::new())
+        Self::after(store, Vec::new(), Duration::ZERO)
     }
 
-    /// Work on a queue that holds so many tasks already.
+    /// Work on a queue that holds so many tasks already, at a pace that every storage keeps.
     #[cfg(feature = "surrealdb")]
     pub async fn begun(store: Arc<dyn Store>, tasks: usize) -> Self {
         let queue = queue_on(Arc::clone(&store), 0);
@@ -57,12 +57,12 @@ impl Load {
             let submitted = queue.submit("test", &request).await.unwrap();
             ids.extend(submitted.tasks.iter().map(|task| task.id));
         }
-        let load = Self::after(store, ids);
+        let load = Self::after(store, ids, Duration::from_millis(200));
         load.goes_on(20).await;
         load
     }
 
-    fn after(store: Arc<dyn Store>, before: Vec<TaskId>) -> Self {
+    fn after(store: Arc<dyn Store>, before: Vec<TaskId>, pause: Duration) -> Self {
         let queue = Arc::new(queue_on(store, 1_000));
         let scripts = tempfile::tempdir().unwrap();
         let (stop, submitted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -83,6 +83,9 @@ impl Load {
                     ids.push(queue.submit("test", &request).await.unwrap().id.unwrap());
                     took.lock().unwrap().push(started.elapsed());
                     submitted.fetch_add(1, Ordering::SeqCst);
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
                 }
                 ids
             })

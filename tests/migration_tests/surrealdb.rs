@@ -74,7 +74,7 @@ async fn records_are_the_same_wherever_they_go() {
             let (from, to) = (from(), to());
             let way = format!("from {} to {}", from.place(), to.place());
             let source = from.open().await;
-            fill(&*source, 24).await;
+            fill(&*source, 5).await;
             let before = content(&*source).await;
             let target = to.open().await;
             let report = migrate(&*source, &*target, &plan("m", &from, &to), &Steering::default()).await;
@@ -109,7 +109,7 @@ async fn records_are_the_same_wherever_they_go() {
 /// How many tasks are there before, and come while the records move.
 fn load() -> usize {
     let asked = std::env::var("ORCHESTRATOR_MIGRATION_TASKS").ok();
-    asked.map_or(150, |tasks| tasks.parse().unwrap_or_else(|_| panic!("'{tasks}' is no number of tasks")))
+    asked.map_or(60, |tasks| tasks.parse().unwrap_or_else(|_| panic!("'{tasks}' is no number of tasks")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -162,22 +162,27 @@ async fn move_with(commits: i64, made: bool, from: &End, to: &End) -> bool {
     !power.is_out()
 }
 
+/// The mark, the records, the mark, the seal, the last mark: and nothing that ends.
+const POINTS: i64 = 6;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_anywhere_leaves_one_truth_of_whatever_kind() {
     let server = server();
+    let (mut stayed, mut moved, mut round) = (0, 0, 0);
     for from in kinds(&server) {
         for to in kinds(&server) {
-            let (mut stayed, mut moved) = (0, 0);
-            // The mark, records, the mark, the seal, the last mark.
-            for commits in 0_i64.. {
+            // Of each way two points, so that over all ways each point comes three times.
+            for _ in 0..2 {
                 let (from, to) = (from(), to());
-                let way = format!("from {} to {}, {commits} commits", from.place(), to.place());
+                let (commits, made) = (round % POINTS, round % 4 < 2);
+                round += 1;
+                let way = format!("from {} to {}, {commits} commits, {made}", from.place(), to.place());
                 let source = from.open().await;
-                fill(&*source, 6).await;
+                fill(&*source, 2).await;
                 let expected = content(&*source).await;
                 source.close().await.unwrap();
                 drop(source);
-                let lasted = move_with(commits, commits % 2 == 0, &from, &to).await;
+                let lasted = move_with(commits, made, &from, &to).await;
                 let (source, target) = (from.open().await, to.open().await);
                 let is_sealed =
                     matches!(read_state(&*source).await.unwrap().state, StorageState::Sealed { .. });
@@ -192,13 +197,10 @@ async fn a_process_that_ends_anywhere_leaves_one_truth_of_whatever_kind() {
                 }
                 source.close().await.unwrap();
                 target.close().await.unwrap();
-                if lasted {
-                    break;
-                }
             }
-            assert!(stayed >= 3 && moved >= 1, "{stayed} {moved}");
         }
     }
+    assert!(stayed >= 6 && moved >= 6, "{stayed} {moved}");
 }
 
 /// Whether a target may pass for the truth: it holds records, and says so.

@@ -3,7 +3,7 @@
 //! A walk over both sides puts right whatever differs: on an empty target that is a snapshot, on the
 //! target of a migration that was broken off it goes on there. What changes meanwhile is noted as keys
 //! and brought over afterwards: the record as it is then, with its revision. A second walk compares
-//! every record; those that it finds different must be among the changed ones. From then on each key
+//! every record; those that it finds different are brought over like the changed ones. From then on each key
 //! that is brought over is read back and compared at once, and the sums of both sides follow, so that
 //! what remains to be done at the end is only what has changed in the last moment.
 
@@ -193,10 +193,10 @@ impl<'s> Copier<'s> {
         if self.lost {
             return Err(MigrationError::Outrun);
         }
-        match self.differing.difference(&self.changed).next() {
-            Some(key) => Err(MigrationError::Unlike { key: key.clone() }),
-            None => Ok(()),
-        }
+        // A commit can be read a moment before it is among the changes. Whatever is brought over from here on
+        // is compared once more, so what differs for another reason is found out then.
+        self.changed.extend(self.differing.iter().cloned());
+        Ok(())
     }
 
     /// Brings all keys over that are known to have changed, and compares and sums up each: after

@@ -190,7 +190,7 @@ impl Committer {
         values.insert("log", self.log(&keys));
         let records: usize = plan.accepted.iter().map(|request| request.operations.len()).sum();
         let longer = PER_RECORD * u32::try_from(records).unwrap_or(u32::MAX);
-        let result = self.shared.link.run_long(&text, values, longer).await.and_then(answer);
+        let result = self.shared.link.run(&text, values, longer).await.and_then(answer);
         if let Err(Trouble::Lost(_) | Trouble::Refused(_)) = &result {
             self.unsettled = Some(Unsettled { token, keys });
         }

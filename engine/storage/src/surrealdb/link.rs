@@ -186,13 +186,8 @@ impl Link {
         }
     }
 
-    /// Runs one statement.
-    pub(super) async fn run(&self, text: &str, variables: Object) -> Result<Value, Trouble> {
-        self.run_long(text, variables, Duration::ZERO).await
-    }
-
-    /// Runs one statement that the server may take longer for than for others.
-    pub(super) async fn run_long(
+    /// Runs one statement, which the server may take so much longer for than for others.
+    pub(super) async fn run(
         &self,
         text: &str,
         variables: Object,
@@ -212,16 +207,30 @@ impl Link {
 
     /// Runs a statement that changes nothing: once more on a new connection when the old one was lost.
     pub(super) async fn read(&self, text: &str, variables: Object) -> Result<Value, Trouble> {
-        match self.run(text, variables.clone()).await {
-            Err(Trouble::Lost(_)) => self.run(text, variables).await,
+        self.read_long(text, variables, Duration::ZERO).await
+    }
+
+    async fn read_long(&self, text: &str, variables: Object, longer: Duration) -> Result<Value, Trouble> {
+        match self.run(text, variables.clone(), longer).await {
+            Err(Trouble::Lost(_)) => self.run(text, variables, longer).await,
             result => result,
         }
     }
 
     /// Runs a statement that may be run twice, until no other transaction is in its way.
     pub(super) async fn repeat(&self, text: &str, variables: Object) -> Result<Value, Trouble> {
+        self.repeat_long(text, variables, Duration::ZERO).await
+    }
+
+    /// The same for one that the server may take longer for than for others.
+    pub(super) async fn repeat_long(
+        &self,
+        text: &str,
+        variables: Object,
+        longer: Duration,
+    ) -> Result<Value, Trouble> {
         for _ in 0..MAX_REPEATS {
-            match self.read(text, variables.clone()).await {
+            match self.read_long(text, variables.clone(), longer).await {
                 Err(Trouble::Conflict) => tokio::time::sleep(back_off(1)).await,
                 result => return result,
             }

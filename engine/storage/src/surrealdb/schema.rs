@@ -1,5 +1,7 @@
 //! Tables, indexes and their version; and what an administrator prepares on a server.
 
+use std::time::Duration;
+
 use surrealdb::opt::auth::Root;
 use surrealdb::types::{Object, RecordId, Value};
 
@@ -11,6 +13,9 @@ use crate::store::{StoreError, StoreResult};
 
 /// The version of the schema that is written here.
 const VERSION: u32 = 1;
+
+/// How much longer than for another statement a server may take for all of them.
+const DEFINITION_PATIENCE: Duration = Duration::from_secs(50);
 
 /// The indexes of a table of records.
 const RECORD_INDEXES: [(&str, &str); 4] = [
@@ -56,9 +61,9 @@ pub(super) async fn prepare(link: &Link) -> StoreResult<()> {
             };
         }
     }
-    for statement in definitions() {
-        link.repeat(&statement, Object::new()).await.map_err(fail)?;
-    }
+    // One transaction: a store is there or it is not, and one sync is enough.
+    let all = format!("BEGIN; {}; COMMIT;", definitions().join("; "));
+    link.repeat_long(&all, Object::new(), DEFINITION_PATIENCE).await.map_err(fail)?;
     let values = object([("schema", schema()), ("version", number(VERSION.into()))]);
     link.repeat("UPSERT $schema SET version = $version RETURN NONE", values).await.map_err(fail)?;
     Ok(())
