@@ -102,6 +102,11 @@ impl SurrealServer {
         options
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The administrator.
     pub fn root(&self) -> Credentials {
         Credentials { username: "root".to_owned(), password: "root".to_owned() }
