@@ -149,7 +149,7 @@ impl Cluster {
     /// Starts the server. There are no engines yet.
     pub fn start() -> Self {
         let server = SurrealServer::start(SERVER, true);
-        Self { members: Vec::new(), options: server.database("ws"), server: server }
+        Self { members: Vec::new(), options: server.database("ws"), server }
     }
 
     /// Starts the engines.

@@ -106,21 +106,25 @@ async fn records_are_the_same_wherever_they_go() {
     }
 }
 
-/// How many tasks are there before, and come while the records move.
-fn load() -> usize {
-    let asked = std::env::var("ORCHESTRATOR_MIGRATION_TASKS").ok();
-    asked.map_or(60, |tasks| tasks.parse().unwrap_or_else(|_| panic!("'{tasks}' is no number of tasks")))
+/// How many tasks are there before, where somebody asks for a number. Then all ways are gone; else those that
+/// take each kind once as the source and once as the target.
+fn asked() -> Option<usize> {
+    let asked = std::env::var("ORCHESTRATOR_MIGRATION_TASKS").ok()?;
+    Some(asked.parse().unwrap_or_else(|_| panic!("'{asked}' is no number of tasks")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn work_goes_on_whatever_the_records_move_from_and_to() {
     let server = server();
-    for from in kinds(&server) {
-        for to in kinds(&server) {
+    for (n, from) in kinds(&server).into_iter().enumerate() {
+        for (m, to) in kinds(&server).into_iter().enumerate() {
+            if asked().is_none() && m != (n + 1) % 3 {
+                continue;
+            }
             let (from, to) = (from(), to());
             let way = format!("from {} to {}", from.place(), to.place());
             let store = Arc::new(SwitchingStore::new(from.open().await));
-            let load = Load::begun(store.clone(), load()).await;
+            let load = Load::begun(store.clone(), asked().unwrap_or(60)).await;
             let calm = load.latencies().await;
             let target = to.open().await;
             let started = std::time::Instant::now();
