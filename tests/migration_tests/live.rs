@@ -57,7 +57,7 @@ impl Load {
             let submitted = queue.submit("test", &request).await.unwrap();
             ids.extend(submitted.tasks.iter().map(|task| task.id));
         }
-        let load = Self::after(store, ids, Duration::from_millis(200));
+        let load = Self::after(store, ids, Duration::from_millis(700));
         load.goes_on(20).await;
         load
     }
