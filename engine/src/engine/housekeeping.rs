@@ -25,13 +25,23 @@ pub(super) async fn look_around(queue: Arc<Queue>, membership: Arc<Membership>) 
     // Twice as often as the others give signs of life, so that it is soon known when they stop.
     let mut interval = tokio::time::interval(membership.times().renew / 2);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_failing = false;
     loop {
         interval.tick().await;
-        if let Err(error) = membership.observe().await {
-            warn!(%error, "the other engines cannot be looked at");
-        }
-        if let Err(error) = queue.take_over().await {
-            warn!(%error, "the attempts of engines that are lost cannot be ended now");
+        let looked = async {
+            membership.observe().await?;
+            queue.take_over().await
+        };
+        match (looked.await, is_failing) {
+            (Err(error), false) => {
+                is_failing = true;
+                warn!(%error, "the other engines, and the attempts of those that are lost, cannot be looked at; trying on");
+            }
+            (Ok(_), true) => {
+                is_failing = false;
+                info!("the other engines can be looked at again");
+            }
+            _ => {}
         }
     }
 }

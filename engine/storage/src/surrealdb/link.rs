@@ -171,7 +171,7 @@ impl Link {
                 *state = State { session: Some(Arc::clone(&session)), ..State::default() };
                 return Ok(session);
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(reason)) => reason,
             Err(_) => no_answer_within(options.patience),
         };
         state.failure = Some((Instant::now(), reason.clone()));
@@ -263,8 +263,9 @@ pub(super) async fn dial(url: &str) -> surrealdb::Result<Surreal<Any>> {
     surrealdb::engine::any::connect((url, Config::new().websocket(socket)?)).await
 }
 
-async fn connect(options: &ServerOptions) -> surrealdb::Result<Surreal<Any>> {
-    let client = dial(&options.url).await?;
+async fn connect(options: &ServerOptions) -> Result<Surreal<Any>, String> {
+    let words = |error: surrealdb::Error| error.to_string();
+    let client = dial(&options.url).await.map_err(words)?;
     if let Some(credentials) = &options.credentials {
         let user = Database {
             namespace: options.namespace.clone(),
@@ -272,8 +273,9 @@ async fn connect(options: &ServerOptions) -> surrealdb::Result<Surreal<Any>> {
             username: credentials.username.clone(),
             password: credentials.password.clone(),
         };
-        client.signin(user).await?;
+        let refused = |error| format!("it does not let {} in: {error}", credentials.username);
+        client.signin(user).await.map_err(refused)?;
     }
-    client.use_ns(&options.namespace).use_db(&options.database).await?;
+    client.use_ns(&options.namespace).use_db(&options.database).await.map_err(words)?;
     Ok(client)
 }

@@ -118,10 +118,11 @@ pub async fn bootstrap(root: Credentials, engine: &ServerOptions) -> StoreResult
         .and_then(|client| client.map_err(|error| error.to_string()))
         .map_err(|reason| StoreError::Away { location: location.clone(), reason })?;
     let Credentials { username, password } = root;
-    client
-        .signin(Root { username, password })
-        .await
-        .map_err(|error| StoreError::Database { location: location.clone(), reason: error.to_string() })?;
+    let refused = format!("it does not let {username} in");
+    client.signin(Root { username, password }).await.map_err(|error| StoreError::Database {
+        location: location.clone(),
+        reason: format!("{refused}: {error}"),
+    })?;
     let link = Link::signed_in(engine.clone(), client);
     make_database(&link, &engine.namespace, &engine.database).await?;
     prepare(&link).await?;
