@@ -12,6 +12,7 @@ use orchestrator_benches::backend::{Backend, Home};
 use orchestrator_benches::{Spread, Tail, tasks};
 use orchestrator_engine::queue::Queue;
 use orchestrator_protocol::submit::NewTask;
+use orchestrator_storage::migration::MigrationError;
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::{Operation, Store};
 use tokio::task::JoinHandle;
@@ -74,6 +75,8 @@ struct Noticed {
     waited_ms: Vec<f64>,
     before: Vec<Duration>,
     during: Vec<Duration>,
+    /// Why records were not moved. Everything goes on where they are.
+    given_up: Vec<MigrationError>,
 }
 
 /// Measures and prints.
@@ -99,16 +102,19 @@ pub async fn print(tasks: usize) {
 
 impl Noticed {
     fn print(self, from: Backend, to: Backend) {
-        println!(
-            "| {} | {} | {} | {:.1} | {} | {} | **{:.1}** |",
-            from.name(),
-            to.name(),
-            self.seconds.len(),
-            Spread::of(self.seconds),
-            Tail::of(self.before),
-            Tail::of(self.during),
-            Spread::of(self.waited_ms),
-        );
+        let (from, to, moves) = (from.name(), to.name(), self.seconds.len());
+        for error in self.given_up {
+            println!("| {from} | {to} | given up: {error} | | | | |");
+        }
+        if moves > 0 {
+            println!(
+                "| {from} | {to} | {moves} | {:.1} | {} | {} | **{:.1}** |",
+                Spread::of(self.seconds),
+                Tail::of(self.before),
+                Tail::of(self.during),
+                Spread::of(self.waited_ms),
+            );
+        }
     }
 }
 
@@ -124,17 +130,26 @@ async fn there_and_back(one: Backend, other: Backend, records: &[Operation]) -> 
     let mut noticed: [Noticed; 2] = Default::default();
     let moves = if one == other { MOVES } else { 2 * MOVES };
     for n in 0..moves {
-        let direction = if one == other { 0 } else { n % 2 };
-        let next = Home::fresh(if direction == 0 { other } else { one });
+        let is_back = home.backend() != one;
+        let next = Home::fresh(if is_back { one } else { other });
         eprintln!("move {} of {moves}: from {} to {}", n + 1, home.backend().name(), next.backend().name());
         let target = next.open().await;
         let load = Load::on(&queue, &task);
         tokio::time::sleep(BEFORE).await;
         let (start, steering) = (Instant::now(), Arc::default());
-        let report = store.migrate(target, plan(&home, &next), steering).await.unwrap();
+        let moved = store.migrate(Arc::clone(&target) as _, plan(&home, &next), steering).await;
         let end = Instant::now();
-        let noticed = &mut noticed[direction];
-        for (due, taken) in load.end().await {
+        let submits = load.end().await;
+        let noticed = &mut noticed[usize::from(is_back)];
+        let report = match moved {
+            Ok(report) => report,
+            Err(error) => {
+                noticed.given_up.push(error);
+                target.close().await.unwrap();
+                continue;
+            }
+        };
+        for (due, taken) in submits {
             if due + taken < start {
                 noticed.before.push(taken);
             } else if due < end {

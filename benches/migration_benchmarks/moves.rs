@@ -12,6 +12,8 @@ use orchestrator_storage::{Change, Expect, Operation, Record, Store};
 /// How many pairs are measured: as many as there is time for, within these bounds.
 const PAIRS: std::ops::RangeInclusive<usize> = 3..=20;
 const TIME: Duration = Duration::from_secs(120);
+/// How often a source is read, to say what that takes.
+const READS: usize = 3;
 
 /// As many tasks, as a queue writes them: the operations that create their records.
 pub async fn records(tasks: usize) -> Vec<Operation> {
@@ -57,6 +59,13 @@ impl Source {
         Self { home, store, records: records.len() }
     }
 
+    /// Reads all its records once.
+    pub async fn read(&self) -> Duration {
+        let start = Instant::now();
+        assert_eq!(tasks::all(&*self.store).await.len(), self.records);
+        start.elapsed()
+    }
+
     /// Moves its records to a new store.
     pub async fn move_to(&self, backend: Backend) -> Duration {
         let target = Home::fresh(backend);
@@ -93,11 +102,17 @@ pub async fn print(tasks: usize) {
     let records = records(tasks).await;
     println!("\n## {tasks} records moved, beside inserting them\n");
     println!(
-        "| from | to | pairs | inserting, s | moving, s | records a second | of the time of inserting |"
+        "| from | to | pairs | reading once, s | inserting, s | moving, s | records a second \
+         | of the time of inserting |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for &from in Backend::ALL {
         let source = Source::filled(from, &records).await;
+        let mut reading = Vec::new();
+        for _ in 0..READS {
+            reading.push(source.read().await.as_secs_f64());
+        }
+        let reading = Spread::of(reading);
         for &to in Backend::ALL {
             eprintln!("from {} to {}", from.name(), to.name());
             let start = Instant::now();
@@ -117,7 +132,7 @@ pub async fn print(tasks: usize) {
             };
             let moving = seconds(|pair| pair.1);
             println!(
-                "| {} | {} | {} | {:.2} | {moving:.2} | {:.0} | **{:.2}** |",
+                "| {} | {} | {} | {reading:.2} | {:.2} | {moving:.2} | {:.0} | **{:.2}** |",
                 from.name(),
                 to.name(),
                 pairs.len(),

@@ -83,7 +83,7 @@ mod tests {
     fn this_process_has_memory_and_files() {
         let process = Process::this();
         assert!(process.resident_bytes() > 1024 * 1024);
-        assert!(process.peak_bytes() >= process.resident_bytes());
+        assert!(process.peak_bytes() > 1024 * 1024);
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("inner")).unwrap();
         let before = process.io();
