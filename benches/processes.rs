@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use orchestrator_benches::process::{self, Process};
 use orchestrator_benches::{Spread, ratios};
 use orchestrator_protocol::client::{Client, Look};
 use orchestrator_protocol::request::{GetStatus, ListTasks, PauseQueue, StopEngine, StopMode, Subscription};
@@ -22,10 +23,7 @@ use orchestrator_protocol::task::{TaskId, TaskStatus};
 const PAIRS: usize = 20;
 
 fn program(name: &str) -> PathBuf {
-    // target/release/deps/processes-HASH
-    let path = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join(name);
-    assert!(path.is_file(), "{} is missing: cargo build --release --workspace", path.display());
-    path
+    process::program(name, "cargo build --release --workspace")
 }
 
 fn nu() -> PathBuf {
@@ -273,9 +271,7 @@ fn recovery() {
     for _ in 0..5 {
         let (engine, start) = Engine::start(directory, &[]);
         starts.push(start.as_secs_f64());
-        let status = fs::read_to_string(format!("/proc/{}/status", engine.child.id())).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        memory.push(resident.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0);
+        memory.push(Process::with_id(engine.child.id()).resident_bytes() as f64 / (1024.0 * 1024.0));
         let mut client = engine.client();
         assert_eq!(client.call(GetStatus {}).unwrap().tasks.values().sum::<u64>(), TASKS as u64);
         for _ in 0..PAIRS {

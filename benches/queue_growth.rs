@@ -2,18 +2,14 @@
 //! counted work, and the ratio of the times, measured alternately.
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
 
-use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use orchestrator_benches::tasks::{self, Cycle};
 use orchestrator_benches::{Spread, ratios};
-use orchestrator_engine::queue::finish::Ending;
-use orchestrator_engine::queue::{Queue, QueueOptions};
-use orchestrator_protocol::submit::{NewTask, SubmitRequest};
-use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy};
+use orchestrator_engine::queue::Queue;
+use orchestrator_protocol::submit::NewTask;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
-use orchestrator_storage::{Filter, Order, Query, Table};
 
 const CYCLES: usize = 200;
 const PAIRS: usize = 30;
@@ -25,81 +21,24 @@ struct Sized {
     _directory: tempfile::TempDir,
 }
 
-struct Cycle {
-    submit: Duration,
-    claim: Duration,
-    finish: Duration,
-}
-
 impl Sized {
     async fn new(stored: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let script = directory.path().join("script.nu");
-        std::fs::write(&script, "").unwrap();
         let store = Arc::new(FilesystemStore::open(FilesystemOptions::new(directory.path())).unwrap());
-        let options = QueueOptions {
-            engine: "bench".into(),
-            boot_id: "bench".into(),
-            retry: RetryPolicy::default(),
-            grace_ms: 0,
-            group_limits: HashMap::new(),
-            max_parallel: 4,
-        };
-        let queue = Queue::new(Arc::clone(&store) as _, options);
-        let task = new_task(&script);
-        let mut left = stored;
-        while left > 0 {
-            let batch = left.min(5_000);
-            let tasks = (0..batch).map(|number| NewTask {
-                name: Some(format!("stored {number}")),
-                priority: -1,
-                ..task.clone()
-            });
-            queue
-                .submit("bench", &SubmitRequest { tasks: tasks.collect(), ..SubmitRequest::default() })
-                .await
-                .unwrap();
-            left -= batch;
-        }
+        let queue = tasks::queue_on(Arc::clone(&store) as _);
+        let task = tasks::new_task(directory.path());
+        tasks::fill(&queue, &task, stored).await;
         Self { queue, store, task, _directory: directory }
     }
 
     async fn cycle(&self) -> Cycle {
-        let request = SubmitRequest { tasks: vec![self.task.clone()], ..SubmitRequest::default() };
-        let start = Instant::now();
-        self.queue.submit("bench", &request).await.unwrap();
-        let submitted = Instant::now();
-        let claimed = self.queue.claim(self.queue.next().unwrap()).await.unwrap().unwrap();
-        let claim = Instant::now();
-        let ending = Ending::bare(AttemptOutcome::Succeeded, None);
-        self.queue.finish(claimed.task.id, claimed.task.fence, &ending).await.unwrap();
-        Cycle { submit: submitted - start, claim: claim - submitted, finish: claim.elapsed() }
+        Cycle::of(&self.queue, &self.task).await
     }
 
     async fn page(&self) -> Duration {
-        let query = Query {
-            table: Table::Task,
-            filter: Filter::default(),
-            order: Order::NewestFirst,
-            after: None,
-            limit: 100,
-        };
         let start = Instant::now();
-        use orchestrator_storage::Store;
-        assert_eq!(self.store.list(&query).await.unwrap().records.len(), 100);
+        assert_eq!(tasks::page(&*self.store, 100, None).await.records.len(), 100);
         start.elapsed()
-    }
-}
-
-/// A task whose record takes about 1 KiB.
-fn new_task(script: &Path) -> NewTask {
-    let text = "x".repeat(400);
-    NewTask {
-        script: script.to_str().unwrap().to_owned(),
-        cwd: Some(script.parent().unwrap().to_str().unwrap().to_owned()),
-        env: [("PADDING".to_owned(), text)].into(),
-        priority: 1,
-        ..NewTask::default()
     }
 }
 

@@ -82,7 +82,7 @@ fn a_cancelled_task_leaves_nothing_behind() {
         fs::read_to_string(engine.directory().join(name)).ok()?.trim().parse().ok()
     };
     let pids = wait::until("both processes", || Some([read("main")?, read("detached")?]));
-    let cancelled = engine.ask(CancelTask { id, reason: Some("enough".into()) });
+    let cancelled = engine.ask(CancelTask { id, reason: Some("enough".into()), force: false });
     assert_eq!(cancelled.task.cancel.unwrap().reason, "enough");
     let task = engine.wait(id);
     assert_eq!((task.status, task.error.as_deref()), (TaskStatus::Cancelled, Some("enough")));
@@ -142,7 +142,7 @@ fn a_cancel_before_the_runner_has_begun_is_not_lost() {
     let script = engine.script("slow", ": > begun; exec sleep 600");
     let id = engine.submit(engine.run(&script));
     wait::until("the runner", || gate.path().join("waiting").exists().then_some(()));
-    engine.ask(CancelTask { id, reason: None });
+    engine.ask(CancelTask { id, reason: None, force: false });
     // The mark that keeps the runner from starting anything.
     let mark = engine.data_dir().join(format!("attempts/{id}/1/start"));
     wait::until("the engine to tell", || mark.exists().then_some(()));

@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use orchestrator_engine::config::{Arguments, Config};
-use orchestrator_engine::engine::open_store;
+use orchestrator_engine::storage::open::open_store;
 
 fn config(directory: &std::path::Path, storage: Option<&str>) -> Config {
     let mut arguments =
@@ -35,12 +35,37 @@ async fn one_engine_has_a_data_directory_at_a_time() {
     open_store(&config).await.unwrap();
 }
 
+#[cfg(not(feature = "surrealdb"))]
 #[tokio::test]
-async fn a_storage_that_is_not_built_in_is_refused_by_name() {
+async fn a_storage_that_is_not_built_in_is_refused_with_the_feature() {
     let directory = tempfile::tempdir().unwrap();
     for storage in ["surrealdb-embedded", "surrealdb-server"] {
         let refused = open_store(&config(directory.path(), Some(storage))).await.err().unwrap().to_string();
-        assert_eq!(refused, format!("this build has no storage '{storage}': use --storage-type filesystem"));
+        assert_eq!(
+            refused,
+            format!(
+                "this build has no storage '{storage}': build it with `cargo build --release --features surrealdb`"
+            )
+        );
     }
     assert!(!directory.path().join("orchestrator.db").exists());
+}
+
+#[cfg(feature = "surrealdb")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_database_lies_in_the_data_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_store(&config(directory.path(), Some("surrealdb-embedded"))).await.unwrap();
+    assert_eq!(store.health().await.backend, "surrealdb-embedded");
+    assert!(directory.path().join("orchestrator.db").is_dir());
+    store.close().await.unwrap();
+}
+
+#[cfg(feature = "surrealdb")]
+#[tokio::test]
+async fn a_server_needs_an_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path(), Some("surrealdb-server"));
+    let refused = open_store(&config).await.err().unwrap().to_string();
+    assert!(refused.contains("--surrealdb-url"), "{refused}");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use orchestrator_engine::config::{Arguments, Config};
-use orchestrator_engine::engine::Engine;
+use orchestrator_engine::engine::{Ended, Engine};
 use orchestrator_engine::queue::finish::Ending;
 use orchestrator_engine::service::EngineService;
 use orchestrator_protocol::provision::ProvisionRequest;
@@ -33,7 +33,7 @@ const RUNNER: &str = env!("CARGO_BIN_EXE_orchestrator-under-test-runner");
 /// An engine inside this process, on a store of the test's choice.
 struct Inside {
     service: Arc<EngineService>,
-    running: JoinHandle<anyhow::Result<()>>,
+    running: JoinHandle<anyhow::Result<Ended>>,
 }
 
 impl Inside {

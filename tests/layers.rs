@@ -74,8 +74,15 @@ fn only_one_file_knows_each_foreign_engine() {
         let user = format!("{library}{}", "::");
         let others: Vec<_> = files
             .iter()
-            .filter(|path| fs::read_to_string(path).unwrap().contains(&user))
-            .filter(|path| !path.starts_with(root().join(place)))
+            .filter(|path| {
+                let text = fs::read_to_string(path).unwrap();
+                // Modules of ours that bear the library's name.
+                let ours = ["orchestrator_storage::", "orchestrator_tests::"];
+                let text = ours.iter().fold(text, |text, ours| text.replace(&format!("{ours}{user}"), ""));
+                text.contains(&user)
+            })
+            // The file of that name, or a folder.
+            .filter(|path| !path.to_str().unwrap().starts_with(root().join(place).to_str().unwrap()))
             .collect();
         assert_eq!(others, Vec::<&PathBuf>::new(), "only {place} may use {library}");
     }

@@ -92,7 +92,7 @@ fn cancelling_a_workflow_cancels_its_tasks() {
     let tasks = (1..=3).map(|number| gated(&engine, &script, &format!("t{number}"))).collect();
     let (workflow, ids) = submit_all(&engine, tasks, Some("three"));
     wait::until("the first to begin", || has_begun(&engine, "t1").then_some(()));
-    engine.ask(CancelTask { id: workflow.unwrap(), reason: None });
+    engine.ask(CancelTask { force: false, id: workflow.unwrap(), reason: None });
     for id in ids {
         assert_eq!(engine.wait(id).status, TaskStatus::Cancelled);
     }
@@ -100,6 +100,7 @@ fn cancelling_a_workflow_cancels_its_tasks() {
     let done = engine.refused(CancelTask {
         id: engine.wait(engine.submit(engine.run(&engine.script("ok", "true")))).id,
         reason: None,
+        force: false,
     });
     assert_eq!(done.message, "a task that is Completed cannot be cancelled");
 }

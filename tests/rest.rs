@@ -23,5 +23,8 @@ mod docs;
 mod events;
 #[path = "rest/generated_client.rs"]
 mod generated_client;
+#[cfg(feature = "surrealdb")]
+#[path = "rest/moved.rs"]
+mod moved;
 #[path = "rest/replays.rs"]
 mod replays;

@@ -10,7 +10,7 @@ use orchestrator_tests::queue::{queue, run, submit, task};
 #[tokio::test]
 async fn finished_tasks_go_by_age_and_what_is_needed_stays() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 8);
+    let queue = queue(directory.path(), 8).await;
     let new = || task(directory.path(), "task", &[]);
     let with_key = SubmitRequest { tasks: vec![new()], workflow: None, idempotency_key: Some("key".into()) };
     let done = submit(&queue, vec![new()], None).await.id.unwrap();
@@ -32,7 +32,7 @@ async fn finished_tasks_go_by_age_and_what_is_needed_stays() {
 #[tokio::test]
 async fn of_too_many_finished_tasks_the_oldest_go() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 8);
+    let queue = queue(directory.path(), 8).await;
     let mut ids = Vec::new();
     for _ in 0..7 {
         submit(&queue, vec![task(directory.path(), "task", &[])], None).await;

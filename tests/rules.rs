@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 #[tokio::test]
 async fn what_depends_on_a_workflow_runs_when_it_has_completed() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 8);
+    let queue = queue(directory.path(), 8).await;
     let workflow = submit(&queue, vec![task(directory.path(), "a", &[])], Some("w")).await.id.unwrap();
     let after = NewTask { depends_on: vec![workflow], ..task(directory.path(), "after", &[]) };
     let after = submit(&queue, vec![after], None).await.id.unwrap();
@@ -34,7 +34,7 @@ async fn what_depends_on_a_workflow_runs_when_it_has_completed() {
 #[tokio::test]
 async fn a_retried_workflow_revives_what_its_failure_had_cancelled() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 8);
+    let queue = queue(directory.path(), 8).await;
     let workflow = submit(&queue, vec![task(directory.path(), "a", &[])], Some("w")).await.id.unwrap();
     let after = NewTask { depends_on: vec![workflow], ..task(directory.path(), "after", &[]) };
     let after = submit(&queue, vec![after], None).await.id.unwrap();
@@ -47,7 +47,7 @@ async fn a_retried_workflow_revives_what_its_failure_had_cancelled() {
 #[tokio::test]
 async fn a_workflow_ends_again_when_a_revived_task_cannot_run_after_all() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 8);
+    let queue = queue(directory.path(), 8).await;
     let tasks = vec![task(directory.path(), "a", &[]), task(directory.path(), "b", &["a"])];
     let submitted = submit(&queue, tasks, Some("w")).await;
     run(&queue, AttemptOutcome::Failed).await;
@@ -59,7 +59,7 @@ async fn a_workflow_ends_again_when_a_revived_task_cannot_run_after_all() {
 #[tokio::test]
 async fn a_claim_that_comes_to_nothing_makes_room_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 1);
+    let queue = queue(directory.path(), 1).await;
     let first = submit(&queue, vec![task(directory.path(), "a", &[])], None).await.id.unwrap();
     submit(&queue, vec![task(directory.path(), "b", &[])], None).await;
     queue.woken().await;
@@ -75,7 +75,7 @@ async fn a_claim_that_comes_to_nothing_makes_room_and_says_so() {
 #[tokio::test]
 async fn a_time_that_comes_while_there_is_no_room_is_waited_for_once() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 1);
+    let queue = queue(directory.path(), 1).await;
     submit(&queue, vec![task(directory.path(), "a", &[])], None).await;
     let _running = queue.claim(queue.next().unwrap()).await.unwrap().unwrap();
     let soon = Some(Utc::now() + TimeDelta::milliseconds(50));
@@ -92,7 +92,7 @@ async fn a_time_that_comes_while_there_is_no_room_is_waited_for_once() {
 #[tokio::test]
 async fn a_long_chain_is_cancelled_to_its_end() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 1);
+    let queue = queue(directory.path(), 1).await;
     let length = 2_000;
     let before = |number: usize| number.checked_sub(1).map(|before| format!("t{before}"));
     let tasks = (0..length).map(|number| NewTask {
@@ -108,7 +108,7 @@ async fn a_long_chain_is_cancelled_to_its_end() {
 #[tokio::test]
 async fn a_failure_is_remembered_as_long_as_what_it_let_down() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 8);
+    let queue = queue(directory.path(), 8).await;
     let tasks = vec![task(directory.path(), "a", &[]), task(directory.path(), "b", &["a"])];
     let submitted = submit(&queue, tasks, None).await;
     run(&queue, AttemptOutcome::Failed).await;
@@ -121,7 +121,7 @@ async fn a_failure_is_remembered_as_long_as_what_it_let_down() {
 #[tokio::test]
 async fn waits_have_a_bound() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 8);
+    let queue = queue(directory.path(), 8).await;
     let retry = Some(RetryPolicy { max_retries: 1, base_ms: u64::MAX, cap_ms: u64::MAX });
     let task = NewTask { retry, ..task(directory.path(), "a", &[]) };
     let request = SubmitRequest { tasks: vec![task], ..SubmitRequest::default() };
@@ -132,7 +132,7 @@ async fn waits_have_a_bound() {
 #[tokio::test]
 async fn a_key_answers_also_when_the_script_is_gone() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 8);
+    let queue = queue(directory.path(), 8).await;
     let tasks = vec![task(directory.path(), "a", &[])];
     let request = SubmitRequest { tasks, workflow: None, idempotency_key: Some("key".into()) };
     let first = queue.submit("test", &request).await.unwrap();
@@ -151,9 +151,9 @@ fn a_pipe_in_place_of_a_file_holds_up_nobody() {
         let mut task = task(directory.path(), "piped", &[]);
         task.script = pipe.to_str().unwrap().to_owned();
         let request = SubmitRequest { tasks: vec![task], ..SubmitRequest::default() };
-        let queue = queue(directory.path(), 1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let refused = runtime.block_on(queue.submit("test", &request)).unwrap_err();
+        let refused = runtime
+            .block_on(async { queue(directory.path(), 1).await.submit("test", &request).await.unwrap_err() });
         told.send(refused.message).unwrap();
     });
     let message = answer.recv_timeout(Duration::from_secs(20)).unwrap();
@@ -163,7 +163,7 @@ fn a_pipe_in_place_of_a_file_holds_up_nobody() {
 #[tokio::test]
 async fn a_reason_is_a_text_that_can_be_kept_with_every_task_and_shown() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = queue(directory.path(), 1);
+    let queue = queue(directory.path(), 1).await;
     let id = submit(&queue, vec![task(directory.path(), "a", &[])], None).await.id.unwrap();
     for bad in ["x".repeat(1_001), "\u{1b}[2Jgone".to_owned()] {
         let refused = queue.cancel(id, &bad).await.unwrap_err();

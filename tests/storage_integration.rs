@@ -1,4 +1,6 @@
-//! The conformance suite on the backend that `TEST_STORAGE` names: `filesystem` (the default).
+//! The conformance suite on every backend of this build; `TEST_STORAGE` picks one of them:
+//! `filesystem`, and with the cargo feature `surrealdb` also `surrealdb-embedded` and
+//! `surrealdb-server`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::sync::Arc;
@@ -7,6 +9,26 @@ use orchestrator_storage::Store;
 use orchestrator_storage::conformance::{CASES, Harness, run_all};
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use tempfile::TempDir;
+
+#[cfg(feature = "surrealdb")]
+#[path = "storage_integration/surrealdb.rs"]
+mod on_surrealdb;
+
+/// The backends of this build.
+const BACKENDS: &[&str] = if cfg!(feature = "surrealdb") {
+    &["filesystem", "surrealdb-embedded", "surrealdb-server"]
+} else {
+    &["filesystem"]
+};
+
+/// Whether a backend is asked for.
+fn is_asked_for(backend: &str) -> bool {
+    match std::env::var("TEST_STORAGE") {
+        Err(_) => true,
+        Ok(asked) if BACKENDS.contains(&asked.as_str()) => asked == backend,
+        Ok(asked) => panic!("TEST_STORAGE={asked}: this build tests {BACKENDS:?}"),
+    }
+}
 
 struct Filesystem(TempDir);
 
@@ -17,15 +39,10 @@ impl Harness for Filesystem {
     }
 }
 
-fn fresh() -> Arc<dyn Harness> {
-    match std::env::var("TEST_STORAGE").as_deref() {
-        Err(_) | Ok("filesystem") => Arc::new(Filesystem(tempfile::tempdir().unwrap())),
-        Ok(other) => panic!("TEST_STORAGE={other}: this build tests filesystem"),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn the_backend_keeps_the_contract() {
+async fn the_filesystem_keeps_the_contract() {
     assert!(CASES.len() > 20);
-    run_all(fresh).await;
+    if is_asked_for("filesystem") {
+        run_all(|| Arc::new(Filesystem(tempfile::tempdir().unwrap()))).await;
+    }
 }

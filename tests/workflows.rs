@@ -341,7 +341,7 @@ fn a_cancelled_workflow_gives_its_lock_back() {
     let first = engine.ask(request(&engine, &["a"])).id.unwrap();
     wait::until("it to begin", || engine.directory().join("begun.a").exists().then_some(()));
     let second = engine.ask(request(&engine, &["b"])).id.unwrap();
-    engine.ask(CancelTask { id: first, reason: None });
+    engine.ask(CancelTask { force: false, id: first, reason: None });
     assert_eq!(engine.wait(first).status, TaskStatus::Cancelled);
     fs::remove_file(engine.directory().join("gate")).unwrap();
     assert_eq!(engine.wait(second).status, TaskStatus::Completed);

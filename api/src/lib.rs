@@ -13,7 +13,7 @@
 //! - [`guard`]: who may ask. [`owner`]: whose the other end of a connection is.
 //! - [`health`], [`status`], [`engine`]: endpoints about the engine; [`tasks`], [`explain`], [`logs`]:
 //!   about tasks; [`workflows`], [`submission`]: work that is handed in; [`events`]: what happens;
-//!   [`environments`]: test environments.
+//!   [`environments`]: test environments; [`storage`]: where the records are, and moving them.
 //! - [`query`]: what may stand after the `?` of a path; [`body`]: what may be sent; [`output`]: how what
 //!   was printed is answered.
 //! - [`state`]: what every endpoint has at hand; [`server`]: connections and the end of them;
@@ -37,6 +37,7 @@ pub mod server;
 mod sse;
 pub mod state;
 pub mod status;
+pub mod storage;
 pub mod submission;
 pub mod tasks;
 pub mod view;

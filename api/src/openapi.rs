@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use crate::envelope::{ApiError, Failure};
 use crate::query::Parameters;
 use crate::state::AppState;
-use crate::{engine, environments, events, health, logs, status, tasks, workflows};
+use crate::{engine, environments, events, health, logs, status, storage, tasks, workflows};
 
 /// What the document says of all answers.
 const DESCRIPTION: &str = "Every answer is {\"success\", \"data\", \"error\"}: `data` is the answer, or `error` says what was wrong, \
@@ -60,6 +60,11 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(environments::inject_fault))
         .routes(routes!(environments::topologies))
         .routes(routes!(environments::prune))
+        .routes(routes!(storage::report))
+        .routes(routes!(storage::validate))
+        .routes(routes!(storage::start, storage::list))
+        .routes(routes!(storage::get))
+        .routes(routes!(storage::cancel))
         .routes(routes!(openapi))
 }
 
@@ -144,7 +149,7 @@ fn add_failures(operation: &mut Operation) {
     let failures = [
         (400, "The request cannot be read: its query, its path or its JSON.", true),
         (403, "Who asks may not, or the request is meant for another host.", true),
-        (404, "There is no such task, or no such environment.", names_one),
+        (404, "There is no such task, environment or migration.", names_one),
         (408, "The body took too long to come.", has_body),
         (409, "It contradicts what is there.", has_body || request == "CleanEnvironment"),
         (413, "The body is too large.", has_body),

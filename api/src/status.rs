@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::http::Uri;
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::request::{
-    Check, CheckState, Diagnose, Diagnosis, EngineMode, EngineStatus, GetStatus, StorageStatus,
+    Check, CheckState, Diagnose, Diagnosis, EngineMember, EngineMode, EngineStatus, GetStatus, MemberState,
+    StorageStatus,
 };
 use orchestrator_protocol::task::TaskStatus;
 use serde::Serialize;
@@ -46,6 +47,39 @@ pub struct StatusView {
     /// Tasks of each group by state.
     #[schema(value_type = BTreeMap<String, BTreeMap<String, u64>>)]
     groups: BTreeMap<String, BTreeMap<TaskStatus, u64>>,
+    /// The engines of the store, this one among them.
+    engines: Vec<MemberView>,
+}
+
+/// One engine of a store.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EngineMember)]
+pub struct MemberView {
+    /// The same over all its lives.
+    id: String,
+    /// The machine's name.
+    host: String,
+    pid: u32,
+    /// When it started, by its own clock.
+    since: DateTime<Utc>,
+    #[schema(value_type = words::MemberState)]
+    state: MemberState,
+    /// How many attempts are stored as running on it.
+    running: u64,
+    /// Tasks can require these.
+    labels: BTreeMap<String, String>,
+    version: String,
+    data_dir: String,
+    /// Whether it is the one that answers.
+    is_this: bool,
+}
+
+impl From<EngineMember> for MemberView {
+    fn from(member: EngineMember) -> Self {
+        let EngineMember { id, host, pid, since, state, running, labels, version, data_dir, is_this } =
+            member;
+        Self { id, host, pid, since, state, running, labels, version, data_dir, is_this }
+    }
 }
 
 impl From<EngineStatus> for StatusView {
@@ -65,6 +99,7 @@ impl From<EngineStatus> for StatusView {
             max_parallel,
             tasks,
             groups,
+            engines,
         } = status;
         Self {
             engine,
@@ -81,6 +116,7 @@ impl From<EngineStatus> for StatusView {
             max_parallel,
             tasks,
             groups,
+            engines: engines.into_iter().map(MemberView::from).collect(),
         }
     }
 }

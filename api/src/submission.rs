@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::provision::{Operation, ProvisionRequest, Target};
 use orchestrator_protocol::submit as protocol;
-use orchestrator_protocol::task::{SecretReference, TaskId};
+use orchestrator_protocol::task::{OnEngineLoss, SecretReference, TaskId};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -82,6 +82,13 @@ pub struct NewTask {
     timeout_ms: Option<u64>,
     /// Between SIGTERM and SIGKILL, in milliseconds.
     grace_ms: Option<u64>,
+    /// The labels that an engine must have to run it.
+    #[serde(default)]
+    requires: BTreeMap<String, String>,
+    /// What becomes of it when its engine is lost while it runs, where several engines share a store.
+    /// Default `retry`.
+    #[schema(value_type = Option<words::OnEngineLoss>)]
+    on_engine_loss: Option<OnEngineLoss>,
     /// Not before this time.
     not_before: Option<DateTime<Utc>>,
 }
@@ -104,6 +111,8 @@ impl From<NewTask> for protocol::NewTask {
             retry: new.retry.map(Into::into),
             timeout_ms: new.timeout_ms,
             grace_ms: new.grace_ms,
+            requires: new.requires,
+            on_engine_loss: new.on_engine_loss,
             not_before: new.not_before,
         }
     }

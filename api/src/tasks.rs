@@ -116,6 +116,8 @@ pub async fn explain(
 pub struct CancelRequest {
     /// Kept with the task.
     reason: Option<String>,
+    /// Whether to end it also when it is held for an engine that is lost.
+    force: bool,
 }
 
 /// Call a task off
@@ -133,10 +135,10 @@ pub async fn cancel(
     State(state): State<AppState>,
     Named(id): Named,
     uri: Uri,
-    SentOrDefault(CancelRequest { reason }): SentOrDefault<CancelRequest>,
+    SentOrDefault(CancelRequest { reason, force }): SentOrDefault<CancelRequest>,
 ) -> Result<Envelope<ChangedView>, ApiError> {
     Parameters::of(&uri).finish()?;
-    Ok(Envelope::new(state.change(CancelTask { id, reason }).await?.into()))
+    Ok(Envelope::new(state.change(CancelTask { id, reason, force }).await?.into()))
 }
 
 /// Try a failed or cancelled task again

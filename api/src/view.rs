@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::request::Changed;
 use orchestrator_protocol::task::{
-    Attempt, AttemptOutcome, Command, Program, Progress, RetryPolicy, SecretReference, Task, TaskId,
-    TaskKind, TaskStatus, Work, Workflow,
+    Attempt, AttemptOutcome, Command, OnEngineLoss, Program, Progress, RetryPolicy, SecretReference, Task,
+    TaskId, TaskKind, TaskStatus, Work, Workflow,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -60,6 +60,11 @@ pub struct TaskView {
     parent: Option<TaskId>,
     labels: BTreeMap<String, String>,
     lock: Option<String>,
+    /// The labels that an engine must have to run it.
+    requires: BTreeMap<String, String>,
+    /// What becomes of it when its engine is lost while it runs.
+    #[schema(value_type = words::OnEngineLoss)]
+    on_engine_loss: OnEngineLoss,
     not_before: Option<DateTime<Utc>>,
     next_attempt_at: Option<DateTime<Utc>>,
     attempts: Vec<AttemptView>,
@@ -238,6 +243,8 @@ impl From<Task> for TaskView {
             parent: task.parent,
             labels: task.labels,
             lock: task.lock,
+            requires: task.requires,
+            on_engine_loss: task.on_engine_loss,
             not_before: task.not_before,
             next_attempt_at: task.next_attempt_at,
             attempts: task.attempts.into_iter().map(AttemptView::from).collect(),

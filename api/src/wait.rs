@@ -25,19 +25,24 @@ pub(crate) async fn for_all(
     ids: Vec<TaskId>,
 ) -> Result<Vec<Task>, ApiError> {
     let mut ended = Ended { tasks: vec![None; ids.len()], ids };
-    let error = match state.open(Subscription::Watch { ids: ended.ids.clone() }).await {
-        Err(error) => error,
-        Ok(mut answers) => loop {
+    let error = 'begun: loop {
+        let mut answers = match state.open(Subscription::Watch { ids: ended.ids.clone() }).await {
+            Err(error) => break error,
+            Ok(answers) => answers,
+        };
+        loop {
             if ended.is_complete() {
                 return Ok(ended.tasks.into_iter().flatten().collect());
             }
             match answers.next().await {
                 Some(Ok(Item::Task(task))) => ended.take_note(*task),
+                // Changes were missed; a new stream begins with the tasks as they are now.
+                Some(Ok(Item::Reset(_))) => continue 'begun,
                 Some(Ok(_)) => {}
-                Some(Err(error)) => break error.into(),
-                None => break ApiError::unavailable("the engine tells no more of the task"),
+                Some(Err(error)) => break 'begun error.into(),
+                None => break 'begun ApiError::unavailable("the engine tells no more of the task"),
             }
-        },
+        }
     };
     // An engine that finishes what runs and then stops may have finished this in between.
     for id in ended.ids.clone() {

@@ -7,6 +7,7 @@ use orchestrator_protocol::environment as test;
 use orchestrator_protocol::event::OutputStream as ProtocolStream;
 use orchestrator_protocol::provision::Operation as ProtocolOperation;
 use orchestrator_protocol::request as protocol;
+use orchestrator_protocol::storage;
 use orchestrator_protocol::task as work;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
@@ -72,6 +73,20 @@ words! {
     AttemptOutcome of work::AttemptOutcome:
         Succeeded, Failed, TimedOut, Cancelled, Lost, NotStarted, Unknown
 }
+identifier! {
+    /// The identifier of a migration: a UUID that sorts by the time it was started.
+    MigrationId
+}
+words! {
+    /// How far a migration is: it is under way; the records have moved; they have not, and `error` says
+    /// why; somebody called it off.
+    MigrationStatus of storage::MigrationStatus: Running, Completed, Failed, Cancelled, Unknown
+}
+words! {
+    /// What becomes of a running task whose engine is lost: its script is ended and another engine begins the
+    /// next attempt; or it waits for its engine, and its script goes on.
+    OnEngineLoss of work::OnEngineLoss: Retry, Hold
+}
 words! {
     /// Whether the engine takes new work: yes; no, it finishes what runs; no, it is about to stop.
     EngineMode of protocol::EngineMode: Active, Draining, Stopping
@@ -82,6 +97,11 @@ words! {
     StopMode of protocol::StopMode: Drain, Now, Cancel
 }
 words! {
+    /// How an engine of the store is: it has its seat and renews its lease; it has not renewed it in time, and
+    /// others take over its work; it was stopped, with nothing running.
+    MemberState of protocol::MemberState: Alive, Lost, Left, Unknown
+}
+words! {
     /// How a thing that was checked is: as it should be; it works, but something will not; it does not
     /// work.
     CheckState of protocol::CheckState: Ok, Warning, Failed
@@ -89,8 +109,8 @@ words! {
 words! {
     /// What kind of thing keeps a task from running, or that it runs, or that it has ended.
     ReasonKind of protocol::ReasonKind:
-        Dependency, Lock, GroupLimit, NotBefore, Backoff, Paused, Draining, Busy, Turn, Storage, Running,
-        Ended, Unknown
+        Dependency, Lock, GroupLimit, NotBefore, Backoff, Paused, Draining, Busy, Turn, Storage, Engine,
+        Running, Ended, Unknown
 }
 words! {
     /// Which of its two outputs a program wrote to.

@@ -12,6 +12,10 @@ use serde::Deserialize;
 
 use crate::reach::Reach;
 
+pub mod database;
+
+pub use database::{SurrealdbArguments, SurrealdbSettings};
+
 /// Where records live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -19,15 +23,23 @@ pub enum StorageType {
     /// A journal and JSON files in the data directory.
     #[default]
     Filesystem,
-    /// SurrealDB inside the engine, on RocksDB: not in this build.
-    #[value(hide = true)]
+    /// SurrealDB inside the engine, on RocksDB
+    #[cfg_attr(not(feature = "surrealdb"), value(hide = true))]
     SurrealdbEmbedded,
-    /// A SurrealDB server, which several engines may share: not in this build.
-    #[value(hide = true)]
+    /// A SurrealDB server
+    #[cfg_attr(not(feature = "surrealdb"), value(hide = true))]
     SurrealdbServer,
 }
 
 impl StorageType {
+    /// Whether several engines may work on one storage.
+    pub fn is_shared(self) -> bool {
+        match self {
+            Self::Filesystem | Self::SurrealdbEmbedded => false,
+            Self::SurrealdbServer => true,
+        }
+    }
+
     /// The name, as on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,6 +78,15 @@ pub struct Arguments {
     #[arg(long, env = "ORCHESTRATOR_STORAGE_TYPE", value_enum, value_name = "TYPE")]
     pub storage_type: Option<StorageType>,
 
+    /// The SurrealDB server
+    #[command(flatten)]
+    pub surrealdb: SurrealdbArguments,
+
+    /// Directory that holds the storage on disk, where that is not the data directory [default: the data
+    /// directory]
+    #[arg(long, env = "ORCHESTRATOR_STORAGE_DIR", value_name = "DIR")]
+    pub storage_dir: Option<PathBuf>,
+
     /// The Nushell that runs scripts [default: nu, looked for on the PATH]
     #[arg(long, env = "ORCHESTRATOR_NU_PATH", value_name = "FILE")]
     pub nu_path: Option<PathBuf>,
@@ -90,6 +111,10 @@ pub struct Arguments {
     #[arg(long, env = "ORCHESTRATOR_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 
+    /// A label of this engine, such as zone=a; tasks can require it. Can be given several times
+    #[arg(long, value_name = "LABEL=VALUE", value_parser = label)]
+    pub label: Vec<(String, String)>,
+
     /// Write the engine's log as JSON
     #[arg(long)]
     pub log_json: bool,
@@ -113,12 +138,19 @@ struct File {
     bind: Option<IpAddr>,
     no_http: bool,
     storage_type: Option<StorageType>,
+    surrealdb_url: Option<String>,
+    surrealdb_namespace: Option<String>,
+    surrealdb_database: Option<String>,
+    surrealdb_username: Option<String>,
+    surrealdb_password_file: Option<PathBuf>,
+    storage_dir: Option<PathBuf>,
     nu_path: Option<PathBuf>,
     provisioning_path: Option<PathBuf>,
     max_parallel: Option<u32>,
     socket: Option<PathBuf>,
     log: Option<String>,
     log_json: bool,
+    engine: EngineSettings,
     groups: BTreeMap<String, GroupSettings>,
     retry: RetrySettings,
     http: HttpSettings,
@@ -223,6 +255,14 @@ impl Default for EnvironmentSettings {
     }
 }
 
+/// What tells this engine from others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSettings {
+    /// Its labels; tasks can require them.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// How a user's `.nu` scripts are run.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -306,7 +346,7 @@ impl Default for RetentionSettings {
 }
 
 /// Everything an engine is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Its data directory, absolute.
     pub data_dir: PathBuf,
@@ -316,6 +356,10 @@ pub struct Config {
     pub reach: Reach,
     /// Where records live.
     pub storage_type: StorageType,
+    /// The SurrealDB server.
+    pub surrealdb: SurrealdbSettings,
+    /// The directory that holds the storage on disk, absolute.
+    pub storage_dir: PathBuf,
     /// The Nushell.
     pub nu_path: PathBuf,
     /// The provisioning program; `None` for the engine's own.
@@ -328,6 +372,8 @@ pub struct Config {
     pub log: String,
     /// Whether its log is JSON.
     pub log_json: bool,
+    /// The labels that the user gives this engine.
+    pub labels: BTreeMap<String, String>,
     /// Limits of groups.
     pub group_limits: HashMap<String, u32>,
     /// Retries of tasks that do not say otherwise.
@@ -354,7 +400,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("the configuration file {} cannot be read", path.display())]
+    #[error("the file {} cannot be read", path.display())]
     Unreadable {
         /// Which.
         path: PathBuf,
@@ -424,13 +470,31 @@ impl Config {
                 "max_parallel is 0, which would run nothing: use 1 or more".into(),
             ));
         }
+        let storage_dir = match arguments.storage_dir.or(file.storage_dir) {
+            Some(path) => absolute(&path)?,
+            None => data_dir.clone(),
+        };
+        let mut labels = file.engine.labels;
+        labels.extend(arguments.label);
+        crate::labels::check(&labels).map_err(|error| ConfigError::Invalid(error.message))?;
         let RetrySettings { max_retries, base_ms, cap_ms } = file.retry;
         let (runner, runner_args) = runner_program()?;
+        let surrealdb = arguments.surrealdb.or(SurrealdbArguments {
+            surrealdb_url: file.surrealdb_url,
+            surrealdb_namespace: file.surrealdb_namespace,
+            surrealdb_database: file.surrealdb_database,
+            surrealdb_username: file.surrealdb_username,
+            surrealdb_password: None,
+            surrealdb_password_file: file.surrealdb_password_file,
+        });
+        let surrealdb = surrealdb.settings()?;
         Ok(Self {
             data_dir,
             http,
             reach: Reach { working_dir, script_roots },
             storage_type: arguments.storage_type.or(file.storage_type).unwrap_or_default(),
+            surrealdb,
+            storage_dir,
             nu_path: arguments
                 .nu_path
                 .or(file.nu_path)
@@ -445,6 +509,7 @@ impl Config {
             socket,
             log: arguments.log.or(file.log).unwrap_or_else(|| "info".into()),
             log_json: arguments.log_json || file.log_json,
+            labels,
             group_limits: file
                 .groups
                 .into_iter()
@@ -484,6 +549,14 @@ fn runner_program() -> Result<(PathBuf, Vec<String>), ConfigError> {
 
 /// The first argument that makes the engine's program a runner.
 pub const RUNNER_ARGUMENT: &str = "__runner";
+
+/// A label on the command line.
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((label, value)) => Ok((label.to_owned(), value.to_owned())),
+        None => Err("write LABEL=VALUE".to_owned()),
+    }
+}
 
 fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
     std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.to_owned(), source })
@@ -537,6 +610,16 @@ mod tests {
     }
 
     #[test]
+    fn labels_come_from_the_file_and_the_command_line() {
+        let file = "[engine.labels]\nzone = \"a\"\ngpu = \"yes\"";
+        let labels = load(file, &["--label", "zone=b", "--label", "disk=fast"]).unwrap().labels;
+        let expected = [("disk", "fast"), ("gpu", "yes"), ("zone", "b")];
+        assert_eq!(labels, expected.map(|(label, value)| (label.to_owned(), value.to_owned())).into());
+        assert!(load("", &["--label", "zone"]).unwrap_err().contains("LABEL=VALUE"));
+        assert!(load("[engine.labels]\n\"orchestrator.docker\" = \"x\"", &[]).is_err());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         assert!(load("prot = 1", &[]).unwrap_err().contains("unknown field `prot`"));
         assert!(load("[groups.a]\nmax_parallel = 0", &[]).unwrap_err().contains("task pause --group a"));
@@ -546,6 +629,21 @@ mod tests {
         assert!(
             load("", &["--storage-type", "floppy"]).unwrap_err().contains("[possible values: filesystem")
         );
+    }
+
+    #[test]
+    fn a_password_comes_from_a_file_and_is_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        std::fs::write(&path, "hush\n").unwrap();
+        let path = path.to_str().unwrap();
+        let config = load(&format!("surrealdb_password_file = {path:?}"), &[]).unwrap();
+        assert_eq!(config.surrealdb.password.as_deref(), Some("hush"));
+        assert!(!format!("{config:?}").contains("hush"));
+        let both = load("", &["--surrealdb-password", "a", "--surrealdb-password-file", path]);
+        assert!(both.unwrap_err().contains("cannot be used with"));
+        let missing = format!("{path}-not-there");
+        assert!(load("", &["--surrealdb-password-file", &missing]).unwrap_err().contains(&missing));
     }
 
     /// The blocks of the page about the configuration.

@@ -341,6 +341,10 @@ impl ContainerManager for DockerManager {
         })
     }
 
+    async fn daemon_id(&self) -> Result<String> {
+        Ok(self.connection().await?.info().await?.id.unwrap_or_default())
+    }
+
     async fn image(&self, name: &str) -> Result<Option<Image>> {
         checked("image", name)?;
         let connection = self.connection().await?;

@@ -267,6 +267,8 @@ pub type Progress<'a> = &'a (dyn Fn(String) + Send + Sync);
 pub trait ContainerManager: Send + Sync + 'static {
     /// What is known of the daemon. Also says whether it answers.
     async fn daemon(&self) -> Result<Daemon>;
+    /// The daemon's own identifier, which no other has.
+    async fn daemon_id(&self) -> Result<String>;
 
     /// An image on the machine, by name or identifier; `None` where there is none.
     async fn image(&self, name: &str) -> Result<Option<Image>>;

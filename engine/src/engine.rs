@@ -3,80 +3,71 @@
 //! Order of the start: the storage (whose lock says that no other engine is here), the schedule from
 //! what is stored, the doors, and only then new attempts. Order of the end: no new attempts, the doors,
 //! what runs (finished, cancelled or left to the next engine), the storage.
+//!
+//! On a storage that several engines share it takes its seat among them first ([`crate::membership`]). When
+//! it loses its seat it ends as in a crash, and whoever runs it opens it again.
 
-use std::fs::DirBuilder;
+mod doors;
+mod housekeeping;
+mod relay;
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use chrono::Utc;
-use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::request::{EngineMode, StopMode};
-use orchestrator_protocol::service::Service;
-use orchestrator_protocol::task::{DEFAULT_GRACE_MS, TaskId};
-use orchestrator_runner::attempt::{Attempt, AttemptState};
-use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
-use orchestrator_storage::{Store, StoreError, StoreResult};
+use orchestrator_protocol::task::DEFAULT_GRACE_MS;
+use orchestrator_storage::Store;
+use orchestrator_storage::migration::live::SwitchingStore;
+use orchestrator_storage::migration::state::renew_state;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::config::{Config, StorageType};
+use crate::config::Config;
 use crate::container_manager::DockerManager;
+use crate::containers::ContainerManager;
 use crate::environments::TestEnvironments;
+use crate::follow::Follower;
+use crate::membership::{About, LeaseTimes, Membership};
 use crate::queue::{Queue, QueueOptions};
-use crate::records::task_key;
 use crate::service::EngineService;
+use crate::storage::migrations::Migrations;
+use crate::storage::open::lock_data_dir;
 use crate::supervisor::Supervisor;
 use crate::worker::Programs;
-use crate::{dispatch, server};
+use crate::{dispatch, labels, storage};
+pub use doors::Doors;
+use housekeeping::{look_around, retain, sweep};
 
-/// Between two looks for what has had its time.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
-/// How long an engine waits for the one before it, which serves nobody any more, to let go.
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
-const HANDOVER_INTERVAL: Duration = Duration::from_millis(20);
-/// Between two looks for what could not be done after a commit.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the doors may take to close.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long Docker may take to say who it is.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Opens the storage that the configuration names.
-pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    match config.storage_type {
-        StorageType::Filesystem => {
-            let options = FilesystemOptions::new(&config.data_dir);
-            let socket = config.socket.clone();
-            let store = tokio::task::spawn_blocking(move || open_filesystem(&options, &socket)).await??;
-            Ok(Arc::new(store))
-        }
-        other @ (StorageType::SurrealdbEmbedded | StorageType::SurrealdbServer) => {
-            bail!("this build has no storage '{}': use --storage-type filesystem", other.as_str())
-        }
-    }
+/// Why an engine has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody has stopped it.
+    Stopped,
+    /// It has lost its seat among the engines of its store: to be opened again.
+    Unseated,
+    /// Its records have moved to a storage that others may use too, or away from one: to be opened again with
+    /// this configuration.
+    Moved(Box<Config>),
 }
 
-/// Opens the filesystem backend. While another engine has it that serves nobody any more, because it is
-/// about to end, this one waits for it.
-fn open_filesystem(options: &FilesystemOptions, socket: &Path) -> StoreResult<FilesystemStore> {
-    let deadline = Instant::now() + HANDOVER_PATIENCE;
-    loop {
-        match FilesystemStore::open(options.clone()) {
-            Err(StoreError::InUse { .. }) => {
-                let is_served = !matches!(Client::connect(socket, None), Err(ClientError::NotRunning { .. }));
-                if is_served || Instant::now() >= deadline {
-                    return Err(StoreError::InUse { path: options.data_dir.clone() });
-                }
-                std::thread::sleep(HANDOVER_INTERVAL);
-            }
-            other => return other,
-        }
-    }
+/// What an engine has that is not alone on its store.
+struct Sharing {
+    membership: Arc<Membership>,
+    follower: Follower,
+    /// Renews the lease.
+    keeper: AbortOnDropHandle<()>,
 }
 
 /// An engine that is ready.
@@ -91,6 +82,9 @@ pub struct Engine {
     /// Fires when no new attempts are to be begun, and when supervisors are to leave their scripts.
     no_more: CancellationToken,
     leave: CancellationToken,
+    sharing: Option<Sharing>,
+    /// Held as long as this engine is the one of its data directory.
+    _lock: Option<File>,
 }
 
 impl Engine {
@@ -102,16 +96,90 @@ impl Engine {
             .mode(0o700)
             .create(config.attempts_dir())
             .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
-        let store = open_store(&config).await?;
-        Self::on_store(config, store).await
+        let lock = lock_data_dir(&config).await?;
+        let (config, store) = storage::open_truth(config).await?;
+        let engine = if config.storage_type.is_shared() {
+            Self::on_shared_store(config, store, LeaseTimes::default()).await?
+        } else {
+            Self::on_store(config, store).await?
+        };
+        Ok(Self { _lock: Some(lock), ..engine })
     }
 
-    /// The same, on a storage that is open already.
+    /// The same, on a storage that is open already and that no other engine uses.
     pub async fn on_store(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
-        let config = Arc::new(config);
+        let member = owner(&config).context("cannot name the data directory")?;
+        let switching = Arc::new(SwitchingStore::new(store));
+        let store = Arc::clone(&switching) as Arc<dyn Store>;
         let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let about = about(&config, config.labels.clone())?;
+        Self::build(config, switching, store, (programs, Arc::new(docker)), member, about, None).await
+    }
+
+    /// The same, on a storage that is open already and that other engines may use. All of them must have
+    /// the same `times`.
+    pub async fn on_shared_store(
+        config: Config,
+        store: Arc<dyn Store>,
+        times: LeaseTimes,
+    ) -> anyhow::Result<Self> {
+        let member = owner(&config).context("cannot name the data directory")?;
+        let life = Uuid::new_v4().to_string();
+        let switching =
+            SwitchingStore::guarded(Arc::clone(&store)).await.context("cannot read the storage")?;
+        let (switching, raw) = (Arc::new(switching), store);
+        let store = Arc::clone(&switching) as Arc<dyn Store>;
+        let programs = Programs::prepare(&config).context("cannot unpack the provisioning program")?;
+        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
+        let mut labels = config.labels.clone();
+        labels.insert(labels::WORKER.to_owned(), programs.digest().to_owned());
+        if let Ok(Ok(id)) = tokio::time::timeout(DOCKER_PATIENCE, docker.daemon_id()).await
+            && !id.is_empty()
+        {
+            labels.insert(labels::DOCKER.to_owned(), id);
+        }
+        let about = about(&config, labels)?;
+        let membership =
+            Membership::join(store, member.clone(), life, about.clone(), times, &config.data_dir)
+                .await
+                .context("cannot take a seat among the engines of the storage")?;
+        // From here on nobody moves the records without this engine's knowledge.
+        renew_state(&*raw).await.context("cannot join the engines of the storage")?;
+        // From here on it may take long to read what is stored.
+        let keeper = {
+            let membership = Arc::clone(&membership);
+            AbortOnDropHandle::new(tokio::spawn(async move { membership.keep().await }))
+        };
+        let seated = Arc::clone(membership.store());
+        // Asked before anything is read, so that nothing comes in between.
+        let after = seated.sequence().await.context("cannot read the storage")?;
+        let attempts_dir = config.attempts_dir();
+        let store = Arc::clone(&seated) as Arc<dyn Store>;
+        let programs = (programs, Arc::new(docker));
+        let mut engine =
+            Self::build(config, switching, store, programs, member, about, Some(&membership)).await?;
+        let follower = Follower::new(Arc::clone(&engine.queue), seated, attempts_dir, after);
+        engine.sharing = Some(Sharing { membership, follower, keeper });
+        Ok(engine)
+    }
+
+    /// `store` is what the engine works on: `switching`, or what stands before it.
+    async fn build(
+        config: Config,
+        switching: Arc<SwitchingStore>,
+        store: Arc<dyn Store>,
+        (programs, docker): (Programs, Arc<DockerManager>),
+        member: String,
+        about: About,
+        membership: Option<&Arc<Membership>>,
+    ) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let member_name = member.clone();
         let options = QueueOptions {
-            engine: Uuid::now_v7().to_string(),
+            engine: member.clone(),
+            is_shared: membership.is_some(),
+            labels: about.labels.clone(),
             boot_id: orchestrator_runner::identity::boot_id().context("cannot read the machine's boot id")?,
             retry: config.retry,
             grace_ms: DEFAULT_GRACE_MS,
@@ -119,13 +187,12 @@ impl Engine {
             max_parallel: config.max_parallel,
         };
         let queue = Arc::new(Queue::new(store, options));
-        let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
         let environments = Arc::new(TestEnvironments::new(
             Arc::clone(&queue),
-            Arc::new(docker),
+            docker,
             &config,
             programs.taskservs(),
-            owner(&config).context("cannot name the data directory")?,
+            member,
         ));
         let (work, no_more, leave) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let supervisor = Arc::new(Supervisor::new(
@@ -135,6 +202,7 @@ impl Engine {
             Arc::clone(&environments),
             work.clone(),
             leave.clone(),
+            membership.cloned(),
         ));
         let found = queue.recover().await.context("cannot read the queue")?;
         info!(running = found.len(), "queue read");
@@ -145,12 +213,16 @@ impl Engine {
         let service = Arc::new(EngineService {
             queue: Arc::clone(&queue),
             environments,
+            migrations: Migrations::new(switching, Arc::clone(&config), member_name),
             config: Arc::clone(&config),
             programs,
-            started_at: Utc::now(),
+            started_at: about.started_at,
+            about,
+            membership: membership.cloned(),
             stop,
         });
-        Ok(Self { config, queue, supervisor, service, stop_requests, work, no_more, leave })
+        let (sharing, _lock) = (None, None);
+        Ok(Self { config, queue, supervisor, service, stop_requests, work, no_more, leave, sharing, _lock })
     }
 
     /// What answers for this engine.
@@ -158,15 +230,22 @@ impl Engine {
         Arc::clone(&self.service)
     }
 
+    /// [`Engine::run_behind`] doors of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run(self) -> anyhow::Result<Ended> {
+        self.run_behind(&mut Doors::default()).await
+    }
+
     /// Serves and works until somebody stops it: by a request, or by SIGINT or SIGTERM, which leave
-    /// scripts to the next engine.
-    pub async fn run(mut self) -> anyhow::Result<()> {
-        let close = CancellationToken::new();
-        let doors = TaskTracker::new();
-        let listener = server::listen(&self.config.socket)
-            .with_context(|| format!("cannot listen on {}", self.config.socket.display()))?;
-        self.open_http(&doors, &close).await?;
-        doors.spawn(server::serve(listener, Arc::clone(&self.service) as Arc<dyn Service>, close.clone()));
+    /// scripts to the next engine; or until it has lost its seat, or its records have moved. Then whoever
+    /// comes waits at the doors for the engine that is opened again.
+    ///
+    /// # Errors
+    /// When a door cannot be opened, or the storage cannot be closed.
+    pub async fn run_behind(mut self, doors: &mut Doors) -> anyhow::Result<Ended> {
+        doors.open(&self.config, &self.service).await?;
         let dispatcher = tokio::spawn(dispatch::run(
             Arc::clone(&self.queue),
             Arc::clone(&self.supervisor),
@@ -177,66 +256,68 @@ impl Engine {
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.queue)));
         let environments = Arc::clone(&self.service.environments);
         let looking_after = tokio::spawn(async move { environments.look_after().await });
+        let mut housekeeping = vec![retention, sweeper, looking_after];
+        let mut membership = None;
+        if let Some(Sharing { membership: own, follower, keeper }) = self.sharing.take() {
+            housekeeping.push(tokio::spawn(follower.run()));
+            housekeeping.push(tokio::spawn(look_around(Arc::clone(&self.queue), Arc::clone(&own))));
+            membership = Some((own, keeper));
+        }
         info!(
             data_dir = %self.config.data_dir.display(),
             socket = %self.config.socket.display(),
             http = self.config.http.map(|address| address.to_string()),
             "ready"
         );
-        self.wait_for_stop().await?;
+        let lost = membership.as_ref().map(|(membership, ..)| membership.store().lost().clone());
+        let ended = self.wait_for_stop(lost.unwrap_or_default()).await?;
+        match &ended {
+            Ended::Moved(_) => doors.pause().await,
+            Ended::Unseated => doors.refuse().await,
+            Ended::Stopped => {}
+        }
         self.queue.set_mode(EngineMode::Stopping);
         self.no_more.cancel();
-        for housekeeping in [retention, sweeper, looking_after] {
+        for housekeeping in housekeeping {
             housekeeping.abort();
             // Its end is a cancellation. Until then it holds the storage.
             let _ = housekeeping.await;
         }
-        close.cancel();
-        doors.close();
-        if tokio::time::timeout(CLOSE_PATIENCE, doors.wait()).await.is_err() {
-            warn!("a client does not let go of its connection");
+        if ended == Ended::Stopped {
+            doors.close().await;
         }
         if let Err(error) = dispatcher.await {
             error!(%error, "the dispatcher has failed");
         }
         self.work.close();
         self.work.wait().await;
-        // The socket goes last, so that whoever waits for its end can start the next engine at once.
-        self.queue.store().close().await.context("cannot close the storage")?;
-        if let Err(error) = std::fs::remove_file(&self.config.socket) {
-            warn!(%error, "the socket cannot be removed");
+        if let Some((membership, keeper)) = &membership {
+            keeper.abort();
+            if let Ended::Moved(to) = &ended
+                && !to.storage_type.is_shared()
+            {
+                membership.release_scripts();
+            }
+            if ended == Ended::Stopped
+                && self.queue.running_count() == 0
+                && let Err(error) = membership.leave().await
+            {
+                warn!(%error, "the others cannot be told that this engine has left");
+            }
+        }
+        match (self.queue.store().close().await, &ended) {
+            (closed, Ended::Stopped) => closed.context("cannot close the storage")?,
+            (Err(error), _) => warn!(%error, "the storage cannot be closed"),
+            (Ok(()), _) => {}
         }
         info!(left_running = self.queue.running_count(), "stopped");
-        Ok(())
+        Ok(ended)
     }
 
-    #[cfg(feature = "http")]
-    async fn open_http(&self, doors: &TaskTracker, close: &CancellationToken) -> anyhow::Result<()> {
-        let Some(address) = self.config.http else { return Ok(()) };
-        orchestrator_api::check_address(address)?;
-        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address}: choose another port with --port, or use --no-http")
-        })?;
-        let (service, close) = (Arc::clone(&self.service) as Arc<dyn Service>, close.clone());
-        doors.spawn(async move {
-            let closed = async move { close.cancelled().await };
-            if let Err(error) = orchestrator_api::serve(listener, service, closed).await {
-                error!(%error, "HTTP is served no more");
-            }
-        });
-        Ok(())
-    }
-
-    #[cfg(not(feature = "http"))]
-    async fn open_http(&self, _doors: &TaskTracker, _close: &CancellationToken) -> anyhow::Result<()> {
-        match self.config.http {
-            Some(_) => bail!("this build has no HTTP: use --no-http"),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits for a word, and for what that word says must have happened before the end.
-    async fn wait_for_stop(&mut self) -> anyhow::Result<()> {
+    /// Waits for a word, and for what that word says must have happened before the end; or for the loss of
+    /// its seat, or for records that have moved.
+    async fn wait_for_stop(&mut self, lost: CancellationToken) -> anyhow::Result<Ended> {
+        let mut moved = self.service.migrations.moved();
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut draining = false;
@@ -247,13 +328,24 @@ impl Engine {
             let mode = tokio::select! {
                 _ = interrupt.recv() => StopMode::Now,
                 _ = terminate.recv() => StopMode::Now,
-                () = idle => return Ok(()),
+                () = idle => return Ok(Ended::Stopped),
+                () = lost.cancelled() => {
+                    warn!("this engine has lost its seat: others take over its work; taking a new one");
+                    self.leave.cancel();
+                    return Ok(Ended::Unseated);
+                }
+                Ok(config) = moved.wait_for(Option::is_some) => {
+                    let Some(config) = config.clone() else { continue };
+                    info!("the engine is opened again where its records are now");
+                    self.leave.cancel();
+                    return Ok(Ended::Moved(config));
+                }
                 mode = self.stop_requests.recv() => mode.unwrap_or(StopMode::Now),
             };
             match mode {
                 StopMode::Now => {
                     self.leave.cancel();
-                    return Ok(());
+                    return Ok(Ended::Stopped);
                 }
                 StopMode::Drain => {
                     info!(running = self.queue.running_count(), "taking nothing new, finishing what runs");
@@ -290,79 +382,25 @@ fn owner(config: &Config) -> std::io::Result<String> {
     }
 }
 
+/// What an engine says of itself to the others.
+fn about(config: &Config, labels: BTreeMap<String, String>) -> anyhow::Result<About> {
+    Ok(About {
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        boot_id: orchestrator_runner::identity::boot_id().context("cannot read the machine's boot id")?,
+        started_at: Utc::now(),
+        data_dir: config.data_dir.to_string_lossy().into_owned(),
+        socket: config.socket.to_string_lossy().into_owned(),
+        release: env!("CARGO_PKG_VERSION").into(),
+        labels,
+    })
+}
+
 /// Waits until no attempt is under way.
 async fn work_done(queue: &Queue) {
     let mut events = queue.listen();
     while queue.running_count() > 0 {
         // Lagging does no harm: only the count matters. The bound covers an event between the two looks.
         let _ = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
-    }
-}
-
-/// Makes good, at intervals, what could not be done after a commit.
-async fn sweep(queue: Arc<Queue>) {
-    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
-        interval.tick().await;
-        queue.sweep().await;
-    }
-}
-
-/// Removes what has had its time, at intervals. First what an engine that died in the middle of that
-/// has left.
-async fn retain(queue: Arc<Queue>, config: Arc<Config>) {
-    match orphans(&queue, &config).await {
-        Ok(orphans) => remove_attempts(&config, &orphans),
-        Err(error) => warn!(%error, "logs that belong to no task cannot be looked for"),
-    }
-    let mut interval = tokio::time::interval(RETENTION_INTERVAL);
-    loop {
-        interval.tick().await;
-        match queue.retain(&config.retention, Utc::now()).await {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => {
-                remove_attempts(&config, &removed);
-                info!(tasks = removed.len(), "removed what has had its time");
-            }
-            Err(error) => warn!(%error, "what has had its time cannot be removed now"),
-        }
-    }
-}
-
-/// Tasks whose attempts are kept and that are stored no more.
-async fn orphans(queue: &Queue, config: &Config) -> anyhow::Result<Vec<TaskId>> {
-    let mut orphans = Vec::new();
-    for entry in std::fs::read_dir(config.attempts_dir())? {
-        let entry = entry?;
-        let Ok(id) = entry.file_name().to_string_lossy().parse::<TaskId>() else { continue };
-        if queue.store().get(&task_key(id)).await?.is_some() {
-            continue;
-        }
-        if has_running_attempt(&entry.path())? {
-            warn!(task = %id, "a script of a task that is not stored is running; it is left alone");
-        } else {
-            orphans.push(id);
-        }
-    }
-    Ok(orphans)
-}
-
-fn has_running_attempt(task: &Path) -> std::io::Result<bool> {
-    for attempt in std::fs::read_dir(task)? {
-        if matches!(Attempt::open(&attempt?.path())?.state()?, AttemptState::Running { .. }) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn remove_attempts(config: &Config, tasks: &[TaskId]) {
-    for id in tasks {
-        let directory = config.attempts_dir().join(id.to_string());
-        if let Err(error) = std::fs::remove_dir_all(directory)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(task = %id, %error, "the logs of a removed task cannot be removed");
-        }
     }
 }

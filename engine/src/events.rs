@@ -52,11 +52,12 @@ struct Entry {
 type Change<'a> = (&'a Task, Option<Revision>, Option<Progress>, Option<String>);
 
 impl Kept {
-    /// Takes note of a revision of a task. Whether a newer one was told already: of two commits that are
-    /// made shortly after each other the second may be reported first.
+    /// Takes note of a revision of a task. Whether it, or a newer one, was told already: of two commits that
+    /// are made shortly after each other the second may be reported first, and a commit may be reported
+    /// by its author and by whoever follows the store.
     fn is_overtaken(&mut self, id: TaskId, revision: Revision) -> bool {
-        let told = self.told_by_id.entry(id).or_insert(revision);
-        let is_overtaken = *told > revision;
+        let told = self.told_by_id.entry(id).or_default();
+        let is_overtaken = *told >= revision;
         *told = revision.max(*told);
         is_overtaken
     }
@@ -130,6 +131,21 @@ impl EventLog {
         let newest = kept.newest;
         drop(kept);
         // Of two that report at once the later number stays.
+        self.newest.send_if_modified(|seen| {
+            let is_newer = newest > *seen;
+            *seen = newest.max(*seen);
+            is_newer
+        });
+    }
+
+    /// Some changes will never be reported: whoever listens, or comes back, is told that some are missing.
+    pub fn skip(&self) {
+        let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.events.clear();
+        kept.told_by_id.clear();
+        kept.newest += 1;
+        let newest = kept.newest;
+        drop(kept);
         self.newest.send_if_modified(|seen| {
             let is_newer = newest > *seen;
             *seen = newest.max(*seen);
@@ -280,6 +296,33 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4, 5].map(after), [false, false, true, true, true, false]);
         let other = EventCursor { epoch: "other".into(), sequence: 3 };
         assert!(log.listen_after(&other).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_skipped_is_missed() {
+        let log = EventLog::default();
+        let mut listener = log.listen();
+        report(&log, &["a"]);
+        heard(&mut listener, 1).await;
+        let place = listener.cursor();
+        log.skip();
+        assert_eq!(listener.next().await.map(|event| event.name.clone()), Err(NoEvent::Missed));
+        assert!(log.listen_after(&place).is_none());
+        report(&log, &["b"]);
+        assert_eq!(heard(&mut listener, 1).await, [("b".into(), 3)]);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_two_report_is_told_once() {
+        let log = EventLog::default();
+        let mut listener = log.listen();
+        let task = Task::new("a", Work::Workflow(Workflow::default()), "g");
+        log.changed([(&task, 1)].into_iter());
+        log.changed([(&task, 1)].into_iter());
+        log.changed([(&task, 2)].into_iter());
+        drop(log);
+        let all = heard(&mut listener, 3).await;
+        assert_eq!(all, [("a".into(), 1), ("a".into(), 2)]);
     }
 
     #[tokio::test]

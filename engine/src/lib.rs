@@ -5,15 +5,18 @@
 //! engine goes on where this one was, with the same scripts still running.
 //!
 //! - [`config`]: what it is told. [`engine`]: how the parts are put together, started and stopped.
+//! - [`membership`]: an engine among others on one store; [`labels`]: what tells it from them;
+//!   [`follow`]: what they have changed.
 //! - [`queue`]: every change of every task; [`schedule`], [`graph`] and [`backoff`] are its pure parts,
 //!   [`records`] how its things are stored.
 //! - [`dispatch`] turns ready tasks into attempts; [`supervisor`] stays with them; [`worker`] knows
-//!   which program is run, [`actions`] what the engine does itself, [`logs`] what attempts printed.
+//!   which program is run, [`actions`] what the engine does itself, [`logs`] what attempts printed,
+//!   [`log_segments`] ships that to other engines.
 //! - [`test_environment`]: what a test environment is to become; [`taskservs`] and [`topologies`] read what
 //!   it is made of, [`toml_text`] says where in a file a mistake is.
 //! - [`containers`]: what is needed of a container engine; [`container_manager`]: Docker as one.
 //! - [`service`] answers requests, [`server`] carries them over the local socket, [`doctor`] checks the
-//!   set-up.
+//!   set-up. [`storage`] opens the storage that is the truth, and moves the records elsewhere.
 
 pub mod action_log;
 pub mod actions;
@@ -27,8 +30,12 @@ pub mod engine;
 pub mod environments;
 pub mod events;
 pub mod fault;
+pub mod follow;
 pub mod graph;
+pub mod labels;
+pub mod log_segments;
 pub mod logs;
+pub mod membership;
 pub mod program;
 pub mod queue;
 pub mod reach;
@@ -36,6 +43,7 @@ pub mod records;
 pub mod schedule;
 pub mod server;
 pub mod service;
+pub mod storage;
 pub mod supervisor;
 pub mod taskservs;
 pub mod test_environment;

@@ -1,4 +1,5 @@
-//! What attempts printed: read from their spools, followed while they run.
+//! What attempts printed: read from their spools, followed while they run. What was printed where another
+//! engine is comes from the segments that it ships ([`crate::log_segments`]).
 
 use std::collections::HashSet;
 use std::io;
@@ -12,16 +13,21 @@ use orchestrator_protocol::event::{Item, LogLine, OutputStream};
 use orchestrator_protocol::request::LogsRequest;
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus};
 use orchestrator_protocol::{Error, Result};
-use orchestrator_runner::output::{Entry, Reader, Stream};
+use orchestrator_runner::output::{Entry, Line, Reader, Stream};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::events::Listener;
+use crate::log_segments::{SegmentReader, Source};
 use crate::queue::Queue;
 use crate::supervisor::attempt_dir;
 
 /// Between two looks at a spool that is being followed.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two looks for segments that another engine ships.
+const SEGMENT_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the last segment of an attempt that has ended is waited for.
+const SHIPPING_PATIENCE: Duration = Duration::from_secs(3);
 /// How many items wait for whoever reads them.
 const BUFFER: usize = 256;
 /// How much of the output is kept with the task, at most.
@@ -143,6 +149,9 @@ impl Logs {
     }
 
     async fn send_attempt(&self, id: TaskId, number: u32, fence: u64) -> Result<(), Stop> {
+        if self.is_elsewhere(id, fence).await? {
+            return self.send_segments(id, number, fence).await;
+        }
         let (directory, tail) = (attempt_dir(&self.config, id, fence), self.request.tail);
         let wanted = self.request.stream.map(|stream| match stream {
             OutputStream::Stdout => Stream::Out,
@@ -186,9 +195,65 @@ impl Logs {
         }
     }
 
+    /// Whether another engine has, or had, the attempt.
+    async fn is_elsewhere(&self, id: TaskId, fence: u64) -> Result<bool, Stop> {
+        let options = self.queue.options();
+        if !options.is_shared || attempt_dir(&self.config, id, fence).is_dir() {
+            return Ok(false);
+        }
+        let task = self.queue.task(id).await?;
+        Ok(task.fence != fence || task.claim.is_none_or(|claim| claim.engine != options.engine))
+    }
+
+    async fn send_segments(&self, id: TaskId, number: u32, fence: u64) -> Result<(), Stop> {
+        let (store, source) = (&**self.queue.store(), Source { task: id, fence });
+        let wanted = self.request.stream;
+        let is_wanted = |line: &Line| wanted.is_none_or(|wanted| wanted == stream_of(line));
+        let mut reader = match self.request.tail {
+            Some(lines) => SegmentReader::last(store, source, lines, is_wanted).await?,
+            None => SegmentReader::open(source),
+        };
+        let mut patience = SHIPPING_PATIENCE;
+        loop {
+            // Looked at before the last read, so that nothing is shipped in between.
+            let has_ended = !self.request.follow || self.has_ended(id, fence).await?;
+            loop {
+                let entries = reader.read(store).await?;
+                if entries.is_empty() {
+                    break;
+                }
+                for entry in entries {
+                    if matches!(&entry, Entry::Line(line) if !is_wanted(line)) {
+                        continue;
+                    }
+                    self.items.send(Ok(item(id, number, entry))).await.map_err(|_| Stop::Unread)?;
+                }
+            }
+            // The rest is shipped right after the end; of an engine that is lost nothing comes.
+            let is_lost = !self.request.follow || patience.is_zero();
+            if reader.is_over() || (has_ended && is_lost) {
+                return Ok(());
+            }
+            if self.items.is_closed() {
+                return Err(Stop::Unread);
+            }
+            if has_ended {
+                patience = patience.saturating_sub(SEGMENT_INTERVAL);
+            }
+            tokio::time::sleep(SEGMENT_INTERVAL).await;
+        }
+    }
+
     async fn has_ended(&self, id: TaskId, fence: u64) -> Result<bool, Stop> {
         let task = self.queue.task(id).await?;
         Ok(task.fence != fence || task.status != TaskStatus::Running)
+    }
+}
+
+fn stream_of(line: &Line) -> OutputStream {
+    match line.stream {
+        Stream::Out => OutputStream::Stdout,
+        Stream::Err => OutputStream::Stderr,
     }
 }
 
@@ -196,10 +261,7 @@ fn item(task: TaskId, attempt: u32, entry: Entry) -> Item {
     match entry {
         Entry::Dropped { lines, bytes } => Item::Dropped { task, lines, bytes },
         Entry::Line(line) => {
-            let stream = match line.stream {
-                Stream::Out => OutputStream::Stdout,
-                Stream::Err => OutputStream::Stderr,
-            };
+            let stream = stream_of(&line);
             let time = i64::try_from(line.time_ms).ok().and_then(DateTime::from_timestamp_millis);
             Item::Line(LogLine {
                 task,

@@ -10,6 +10,8 @@
 //! - [`submit`], [`provision`], [`environments`]: what comes in; [`claim`]: what goes out to run; [`finish`]: how an attempt's end is
 //!   judged; [`control`]: cancel, retry, pause; [`explain`]: why a task waits; [`recover`]: what a new
 //!   engine finds; [`retention`]: what is removed at last.
+//! - Where several engines share the store: [`learn`]: what the others have changed; [`takeover`]: the
+//!   attempts of engines that are lost.
 
 pub mod claim;
 pub mod control;
@@ -17,33 +19,40 @@ pub mod draft;
 pub mod environments;
 pub mod explain;
 pub mod finish;
+pub mod learn;
 pub mod provision;
 pub mod recover;
 pub mod retention;
 pub mod submit;
+pub mod takeover;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Utc;
 use orchestrator_protocol::Error;
 use orchestrator_protocol::request::EngineMode;
 use orchestrator_protocol::task::{Progress, RetryPolicy, Task, TaskId, Work};
-use orchestrator_storage::Store;
+use orchestrator_storage::{Revision, Store};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{EventLog, Listener};
+use crate::labels;
 use crate::records;
 use crate::schedule::Schedule;
 
 /// Defaults for what a submission leaves out, and the engine's name.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
-    /// This engine.
+    /// This engine: the same over all its lives.
     pub engine: String,
+    /// Whether other engines may work on the same store.
+    pub is_shared: bool,
+    /// What this engine is labelled with: a task may require that.
+    pub labels: BTreeMap<String, String>,
     /// The boot of this machine.
     pub boot_id: String,
     /// Retries of tasks that do not say otherwise.
@@ -70,6 +79,12 @@ pub struct Pauses {
 pub struct Running {
     /// Its fence; 0 while it is being claimed.
     pub fence: u64,
+    /// The revision of the task's record that is known of it.
+    pub revision: Revision,
+    /// The task's group.
+    pub group: String,
+    /// The slot of the group, where the group has a limit.
+    pub slot: Option<u32>,
     /// Whether nothing of it runs any more: only its end is still to be stored.
     pub has_ended: bool,
     /// Fires when it is to be called off.
@@ -80,20 +95,27 @@ pub struct Running {
 
 /// The queue of one engine.
 ///
-/// Its locks are held for moments, never over an `await`. Of two at once `running` or `pauses` comes
-/// before `schedule`, and nothing after `schedule`.
+/// Its locks are held for moments, never over an `await`. Of two at once `running`, `pauses` or
+/// `foreign_slots` comes before `schedule` or `slots`, and nothing after those.
 pub struct Queue {
     store: Arc<dyn Store>,
     options: QueueOptions,
     schedule: Mutex<Schedule>,
     running: Mutex<HashMap<TaskId, Running>>,
+    /// The slots that are taken, of each group with a limit.
     slots: Mutex<HashMap<String, BTreeSet<u32>>>,
+    /// Those of them that other engines hold.
+    foreign_slots: Mutex<BTreeSet<(String, u32)>>,
+    /// Held while what others have changed of locks and slots is read and put into force.
+    learning: tokio::sync::Mutex<()>,
     pauses: Mutex<Pauses>,
     /// Held while a change of the pauses is stored and put into force.
     pausing: tokio::sync::Mutex<()>,
     held_back_until: Mutex<Option<Instant>>,
     /// Tasks whose end could not be told to those who depend on them.
     unsettled: Mutex<BTreeSet<TaskId>>,
+    /// Tasks that were passed over while they were in hand here, and could not be looked at since.
+    unlearnt: Mutex<BTreeSet<TaskId>>,
     mode: watch::Sender<EngineMode>,
     events: EventLog,
     /// Something may have become ready to run, or room to run it.
@@ -113,10 +135,13 @@ impl Queue {
             schedule: Mutex::new(Schedule::new(options.group_limits.clone())),
             running: Mutex::default(),
             slots: Mutex::default(),
+            foreign_slots: Mutex::default(),
+            learning: tokio::sync::Mutex::default(),
             pauses: Mutex::default(),
             pausing: tokio::sync::Mutex::default(),
             held_back_until: Mutex::default(),
             unsettled: Mutex::default(),
+            unlearnt: Mutex::default(),
             mode: watch::Sender::new(EngineMode::Active),
             events: EventLog::default(),
             wake: Notify::new(),
@@ -184,6 +209,31 @@ impl Queue {
             running.has_ended = true;
         }
         self.wake.notify_one();
+    }
+
+    /// Whether this engine is one that a task may run on. An engine that is alone on its store runs all that
+    /// ask for no label of the user's own, whatever the engine was that they were submitted to.
+    pub fn fits(&self, task: &Task) -> bool {
+        let is_alone = !self.options.is_shared;
+        task.requires.iter().all(|(label, value)| {
+            (is_alone && labels::is_implicit(label)) || self.options.labels.get(label) == Some(value)
+        })
+    }
+
+    /// An attempt is under way here no more: what it took of its group is free. `false` when it was not.
+    pub(super) fn leave(&self, id: TaskId, fence: u64) -> bool {
+        let left = {
+            let mut running = locked(&self.running);
+            let is_it = running.get(&id).is_some_and(|running| running.fence == fence);
+            if is_it { running.remove(&id) } else { None }
+        };
+        let Some(left) = left else { return false };
+        if let Some(slot) = left.slot {
+            self.give_slot_back(&left.group, slot);
+        }
+        locked(&self.schedule).stopped(&left.group);
+        self.wake.notify_one();
+        true
     }
 
     /// One task as it is now, with the progress of what is under way.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_protocol::environment::RunOptions;
 use orchestrator_protocol::request::Request;
+use orchestrator_protocol::storage::{StartMigration, ValidateMigration};
 use orchestrator_protocol::{Error, ErrorCode};
 
 /// The directories that requests over HTTP have to do with.
@@ -45,6 +46,22 @@ impl Reach {
             }
             Request::RunEnvironment(request) => {
                 request.cwd = Some(self.confine_run(&mut request.run, request.cwd.as_deref())?);
+            }
+            Request::ValidateMigration(ValidateMigration { to })
+            | Request::StartMigration(StartMigration { to }) => {
+                if let Some(dir) = &mut to.dir {
+                    let cwd = self.directory(None);
+                    // It will be made where it is missing, so nothing on the way to it may be missing.
+                    if !cwd.join(&*dir).parent().is_some_and(Path::is_dir) {
+                        let message = format!("the directory {dir} must lie in one that exists");
+                        return Err(Error::invalid(message).with_field("dir"));
+                    }
+                    *dir = self.resolve("directory", &cwd, dir).map_err(|error| error.with_field("dir"))?;
+                }
+                if let Some(file) = &mut to.password_file {
+                    let found = self.resolve("password file", &self.directory(None), file);
+                    *file = found.map_err(|error| error.with_field("password_file"))?;
+                }
             }
             Request::ListTopologies(request) => {
                 request.cwd = Some(text(self.directory(request.cwd.as_deref())));

@@ -50,6 +50,11 @@ pub fn check(key: Key, revision: Revision) -> Operation {
     Operation { key, expect: Expect::Revision(revision), change: Change::Check }
 }
 
+/// The operation that fails a commit when there is a record.
+pub fn check_absent(key: Key) -> Operation {
+    Operation { key, expect: Expect::Absent, change: Change::Check }
+}
+
 /// What a record says.
 pub fn read<T: DeserializeOwned>(record: &Record) -> Result<T, Error> {
     serde_json::from_str(record.body.get()).map_err(|error| {
@@ -74,11 +79,18 @@ pub fn storage_error(error: StoreError) -> Error {
             .with_help("free some space: nothing was lost, and the engine goes on by itself"),
         StoreError::Failed { .. } => Error::unavailable(error.to_string())
             .with_help("look at the disk, then restart the engine: it reads back what is there"),
+        StoreError::Away { .. } => Error::unavailable(error.to_string())
+            .with_help("nothing was written: the engine goes on by itself when the database is back"),
+        StoreError::OutcomeUnknown { .. } => Error::unavailable(error.to_string())
+            .with_help("look whether it has happened before you ask for it again"),
+        StoreError::Unseated => Error::unavailable(error.to_string())
+            .with_help("nothing was changed; the engine takes a new seat by itself: ask again in a moment"),
         StoreError::Closed => Error::unavailable("the engine is stopping"),
         StoreError::Invalid { .. } => Error::invalid(error.to_string()),
         StoreError::InUse { .. }
         | StoreError::Corrupt { .. }
         | StoreError::NewerSchema { .. }
+        | StoreError::Database { .. }
         | StoreError::Io { .. } => Error::new(ErrorCode::Internal, chain(&error)),
     }
 }

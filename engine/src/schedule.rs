@@ -34,6 +34,8 @@ pub struct Entry {
     pub holder: TaskId,
     /// The dependencies that have not completed.
     pub waits_for: HashSet<TaskId>,
+    /// Whether this engine is one that it may run on. Else it is here for those who depend on it.
+    pub fits: bool,
 }
 
 /// Order within a group: higher priority, then older.
@@ -73,6 +75,8 @@ pub enum Obstacle {
     Dependencies(Vec<TaskId>),
     /// Its time has not come.
     Time(DateTime<Utc>),
+    /// It is for other engines.
+    Engine,
     /// Its lock is held by another.
     Lock {
         /// The lock.
@@ -132,6 +136,16 @@ impl Schedule {
     /// Whether a task is pending here.
     pub fn contains(&self, id: TaskId) -> bool {
         self.entries.contains_key(&id)
+    }
+
+    /// The pending tasks.
+    pub fn ids(&self) -> impl Iterator<Item = TaskId> {
+        self.entries.keys().copied()
+    }
+
+    /// The revision of a pending task's record that its entry was made from.
+    pub fn revision(&self, id: TaskId) -> Option<u64> {
+        self.entries.get(&id).map(|(entry, _)| entry.revision)
     }
 
     /// Takes in a pending task, in place of what it knew of the same task.
@@ -233,9 +247,35 @@ impl Schedule {
         self.refresh(group_name);
     }
 
-    /// A lock that is held already, found at start.
+    /// A lock that is held already, found at start or learnt from another engine.
     pub fn hold(&mut self, lock: &str, holder: TaskId) {
-        self.locks.insert(lock.to_owned(), holder);
+        let before = self.locks.insert(lock.to_owned(), holder);
+        if before != Some(holder) {
+            self.admit(lock, holder);
+        }
+    }
+
+    /// A lock that nobody holds, whoever was thought to.
+    pub fn free(&mut self, lock: &str) {
+        if self.locks.remove(lock).is_some() {
+            self.offer(lock);
+        }
+    }
+
+    /// The locks that are held.
+    pub fn held_locks(&self) -> Vec<String> {
+        self.locks.keys().cloned().collect()
+    }
+
+    /// Lets the parked tasks of the holder of a lock go on: they share it.
+    fn admit(&mut self, lock: &str, holder: TaskId) {
+        let Some(groups) = self.parked.get(lock) else { return };
+        let is_holders = |id: &TaskId| self.entries.get(id).is_some_and(|(entry, _)| entry.holder == holder);
+        let admitted: Vec<TaskId> =
+            groups.values().flatten().map(|(_, id)| *id).filter(|id| is_holders(id)).collect();
+        for id in admitted {
+            self.settle(id);
+        }
     }
 
     /// A holder gives a lock back, if it has it.
@@ -292,6 +332,9 @@ impl Schedule {
         if let Place::Timed(time) = place {
             obstacles.push(Obstacle::Time(*time));
         }
+        if !entry.fits {
+            obstacles.push(Obstacle::Engine);
+        }
         if let Some(lock) = &entry.lock
             && let Some(holder) = self.locks.get(lock)
             && *holder != entry.holder
@@ -328,7 +371,7 @@ impl Schedule {
     fn settle(&mut self, id: TaskId) {
         self.unsettle(id);
         let Some((entry, place)) = self.entries.get_mut(&id) else { return };
-        if !entry.waits_for.is_empty() {
+        if !entry.waits_for.is_empty() || !entry.fits {
             *place = Place::Waiting;
         } else if let Some(time) = entry.not_before {
             *place = Place::Timed(time);

@@ -45,7 +45,8 @@ pub fn listen(path: &Path) -> io::Result<Listener> {
 }
 
 /// Serves until `stop` fires.
-pub async fn serve(listener: Listener, service: Arc<dyn Service>, stop: CancellationToken) {
+pub async fn serve(listener: impl Into<Arc<Listener>>, service: Arc<dyn Service>, stop: CancellationToken) {
+    let listener = listener.into();
     let connections = TaskTracker::new();
     loop {
         let stream = tokio::select! {

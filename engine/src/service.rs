@@ -9,8 +9,8 @@ use futures::stream::{self, BoxStream, StreamExt};
 use orchestrator_protocol::event::{Item, TaskEvent};
 use orchestrator_protocol::frame;
 use orchestrator_protocol::request::{
-    Changed, EngineMode, EngineStatus, EventsRequest, ListTasks, QueuePauses, Request, Response, StopMode,
-    Stopping, StorageStatus, Subscription, TaskPage,
+    Changed, EngineMember, EngineMode, EngineStatus, EventsRequest, ListTasks, MemberState, QueuePauses,
+    Request, Response, StopMode, Stopping, StorageStatus, Subscription, TaskPage,
 };
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
@@ -21,7 +21,9 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::environments::TestEnvironments;
 use crate::events::{Listener, NoEvent};
+use crate::membership::{About, Membership};
 use crate::queue::{Pauses, Queue};
+use crate::storage::migrations::Migrations;
 use crate::worker::Programs;
 use crate::{doctor, logs, records};
 
@@ -37,12 +39,18 @@ pub struct EngineService {
     pub queue: Arc<Queue>,
     /// The test environments.
     pub environments: Arc<TestEnvironments>,
+    /// What moves the records.
+    pub migrations: Arc<Migrations>,
     /// What the engine was told.
     pub config: Arc<Config>,
     /// The programs it runs.
     pub programs: Programs,
     /// When it started.
     pub started_at: DateTime<Utc>,
+    /// What it says of itself to others.
+    pub about: About,
+    /// Its place among the engines of its store, where there may be several.
+    pub membership: Option<Arc<Membership>>,
     /// Where whoever runs the engine hears that it is to stop.
     pub stop: mpsc::Sender<StopMode>,
 }
@@ -110,7 +118,10 @@ impl Service for EngineService {
             Request::Explain(request) => Response::Explain(self.queue.explain(request.id).await?),
             Request::Cancel(request) => {
                 let reason = request.reason.as_deref().unwrap_or("cancelled on request");
-                let others = self.queue.cancel(request.id, reason).await?;
+                let others = match request.force {
+                    true => self.queue.cancel_by_force(request.id, reason).await?,
+                    false => self.queue.cancel(request.id, reason).await?,
+                };
                 Response::Cancel(self.changed(request.id, others).await?)
             }
             Request::Retry(request) => {
@@ -122,6 +133,20 @@ impl Service for EngineService {
             }
             Request::Resume(request) => {
                 Response::Resume(pauses(self.queue.pause(request.group.as_deref(), false).await?))
+            }
+            Request::GetStorage(_) => Response::GetStorage(Box::new(self.migrations.report().await?)),
+            Request::ValidateMigration(request) => {
+                Response::ValidateMigration(Box::new(self.migrations.validate(&request.to).await?))
+            }
+            Request::StartMigration(request) => {
+                Response::StartMigration(Box::new(self.migrations.start(&request.to).await?))
+            }
+            Request::ListMigrations(_) => Response::ListMigrations(self.migrations.list().await?),
+            Request::GetMigration(request) => {
+                Response::GetMigration(Box::new(self.migrations.get(request.id).await?))
+            }
+            Request::CancelMigration(request) => {
+                Response::CancelMigration(Box::new(self.migrations.cancel(request.id).await?))
             }
             Request::Stop(request) => {
                 // From the answer on nothing new is taken.
@@ -194,7 +219,37 @@ impl EngineService {
             max_parallel: self.config.max_parallel,
             tasks,
             groups,
+            engines: self.engines().await?,
         })
+    }
+
+    /// The engines of the store.
+    async fn engines(&self) -> Result<Vec<EngineMember>> {
+        let this = &self.queue.options().engine;
+        let describe = |id: &String, about: &About, state, running| EngineMember {
+            id: id.clone(),
+            host: about.host.clone(),
+            pid: about.pid,
+            since: about.started_at,
+            state,
+            running,
+            labels: about.labels.clone(),
+            version: about.release.clone(),
+            data_dir: about.data_dir.clone(),
+            is_this: id == this,
+        };
+        let Some(membership) = &self.membership else {
+            let running = self.queue.running_count() as u64;
+            return Ok(vec![describe(this, &self.about, MemberState::Alive, running)]);
+        };
+        let running = self.queue.running_by_engine().await?;
+        let members = membership.members().await?.into_iter();
+        Ok(members
+            .map(|(member, state)| {
+                let running = running.get(&member.id).copied().unwrap_or_default();
+                describe(&member.id, &member.about, state, running)
+            })
+            .collect())
     }
 
     async fn list(&self, request: &ListTasks) -> Result<TaskPage> {

@@ -14,27 +14,30 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::environment::EnvironmentId;
-use orchestrator_protocol::task::{Action, AttemptOutcome, Progress, Task, TaskId, Work};
+use orchestrator_protocol::task::{Action, AttemptOutcome, OnEngineLoss, Progress, Task, TaskId, Work};
 use orchestrator_runner::attempt::{Attempt, AttemptState};
+use orchestrator_runner::spec::Spec;
 use orchestrator_runner::status::{Reason, Status};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::action_log::ActionLog;
 use crate::config::Config;
 use crate::environments::{TestEnvironments, environment_of};
+use crate::log_segments::Source;
 use crate::logs::blocking;
+use crate::membership::Membership;
 use crate::queue::Queue;
 use crate::queue::claim::Claimed;
 use crate::queue::finish::Ending;
 use crate::queue::recover::Found;
 use crate::test_orchestrator::Context;
 use crate::worker::Programs;
-use crate::{actions, logs};
+use crate::{actions, log_segments, logs};
 
 /// Between two looks at how far a script is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -62,6 +65,8 @@ pub struct Supervisor {
     tracker: TaskTracker,
     /// Fires when the engine ends and leaves scripts running.
     leave: CancellationToken,
+    /// Where several engines share the store: this one's place among them.
+    membership: Option<Arc<Membership>>,
 }
 
 impl Supervisor {
@@ -73,8 +78,17 @@ impl Supervisor {
         environments: Arc<TestEnvironments>,
         tracker: TaskTracker,
         leave: CancellationToken,
+        membership: Option<Arc<Membership>>,
     ) -> Self {
-        Self { queue, config, programs, environments, tracker, leave }
+        Self { queue, config, programs, environments, tracker, leave, membership }
+    }
+
+    /// Waits until others may soon begin anew what this engine does itself.
+    async fn overdue(&self) {
+        match &self.membership {
+            Some(membership) => membership.overdue().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Where the attempt of a task with a fence is kept.
@@ -146,10 +160,15 @@ impl Supervisor {
             progress: Arc::new(move |progress| queue.progressed(&about, progress)),
             log: Arc::new(move |line| log.line(line)),
         };
+        let shipping = self.shipping(task);
         let performed = tokio::select! {
             performed = self.environments.perform(task, action, context) => performed,
             // The next engine does it again, and finds what there is.
             () = self.leave.cancelled() => return,
+            () = self.overdue() => {
+                warn!("the engine's lease was not renewed in time; its step is broken off, to be done again");
+                return self.hand_back(task).await;
+            }
         };
         let ending = match performed {
             Ok(ending) => ending,
@@ -164,6 +183,14 @@ impl Supervisor {
             }
         }
         info!(outcome = ?ending.outcome, error = ending.error, "action ended");
+        drop(shipping);
+        self.ship_rest(task).await;
+    }
+
+    /// The file with the deadline of the task's script, where it has one.
+    fn lease_file(&self, task: &Task) -> Option<String> {
+        let membership = self.membership.as_ref().filter(|_| task.on_engine_loss == OnEngineLoss::Retry)?;
+        Some(membership.lease_file().to_string_lossy().into_owned())
     }
 
     async fn command(&self, task: Task, cancel: CancellationToken) {
@@ -171,8 +198,9 @@ impl Supervisor {
             self.finish(&task, Ending::bare(AttemptOutcome::Cancelled, None)).await;
             return;
         }
+        let lease_file = self.lease_file(&task);
         let spec = match self.programs.spec(&task, &self.config) {
-            Ok(spec) => spec,
+            Ok(spec) => Spec { lease_file, ..spec },
             Err(problem) => {
                 self.finish(&task, Ending::bare(AttemptOutcome::NotStarted, Some(problem.message))).await;
                 return;
@@ -312,6 +340,7 @@ impl Supervisor {
                 return;
             }
         };
+        let _shipping = self.shipping(task);
         let mut told = None;
         let mut last: Option<Progress> = None;
         loop {
@@ -370,6 +399,26 @@ impl Supervisor {
         }
     }
 
+    /// Ships the output of an attempt to the other engines of the store, as long as this is kept.
+    fn shipping(&self, task: &Task) -> Option<AbortOnDropHandle<()>> {
+        self.membership.as_ref()?;
+        let source = Source { task: task.id, fence: task.fence };
+        let (store, directory) = (Arc::clone(self.queue.store()), self.directory(task.id, task.fence));
+        Some(AbortOnDropHandle::new(tokio::spawn(log_segments::ship(store, source, directory))))
+    }
+
+    /// Ships the rest of the output of an attempt that has ended.
+    async fn ship_rest(&self, task: &Task) {
+        let directory = self.directory(task.id, task.fence);
+        if self.membership.is_none() || !directory.is_dir() {
+            return;
+        }
+        let source = Source { task: task.id, fence: task.fence };
+        if let Err(error) = log_segments::ship_rest(&**self.queue.store(), source, &directory, true).await {
+            warn!(%error, "the rest of the output cannot be shipped to the other engines");
+        }
+    }
+
     /// Commits the end of an attempt, as long as it takes: it is safe in the attempt's directory.
     async fn finish(&self, task: &Task, ending: Ending) {
         while let Err(error) = self.queue.finish(task.id, task.fence, &ending).await {
@@ -378,6 +427,7 @@ impl Supervisor {
             }
         }
         info!(outcome = ?ending.outcome, exit_code = ending.exit_code, error = ending.error, "attempt ended");
+        self.ship_rest(task).await;
     }
 
     async fn hand_back(&self, task: &Task) {
@@ -415,6 +465,7 @@ fn ending(status: Status, output: Option<String>) -> Ending {
         Reason::Exited => AttemptOutcome::Failed,
         Reason::TimedOut => AttemptOutcome::TimedOut,
         Reason::Cancelled => AttemptOutcome::Cancelled,
+        Reason::LeaseLost => AttemptOutcome::Lost,
         Reason::StartFailed { .. } => AttemptOutcome::NotStarted,
     };
     let error = (outcome != AttemptOutcome::Succeeded).then(|| describe(&status));
@@ -437,6 +488,9 @@ fn describe(status: &Status) -> String {
         (Reason::StartFailed { error }, _) => error.clone(),
         (Reason::TimedOut, _) => "it took longer than it may".into(),
         (Reason::Cancelled, _) => "it was cancelled".into(),
+        (Reason::LeaseLost, _) => {
+            "its engine could not renew its lease in time, so the script was ended before another engine may start it again".into()
+        }
         (Reason::Exited, Some(failure)) if !failure.message.is_empty() => failure.message.clone(),
         (Reason::Exited, _) => {
             let how = match (status.exit_code, status.signal) {

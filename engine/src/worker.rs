@@ -32,6 +32,7 @@ pub struct Programs {
     nu: PathBuf,
     worker: PathBuf,
     taskservs: PathBuf,
+    digest: String,
 }
 
 impl Programs {
@@ -40,7 +41,12 @@ impl Programs {
         let own = unpack(&config.data_dir.join("worker"))?;
         let worker = config.provisioning_path.clone().unwrap_or_else(|| own.join(MAIN));
         let nu = find_on_path(&config.nu_path).unwrap_or_else(|| config.nu_path.clone());
-        Ok(Self { nu, worker, taskservs: own.join("taskservs") })
+        let digest = match &config.provisioning_path {
+            // One that cannot be read is the affair of the attempts that are to run it.
+            Some(path) => fs::read(path).map(|text| hex(&Sha256::digest(text))).unwrap_or_default(),
+            None => own.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        Ok(Self { nu, worker, taskservs: own.join("taskservs"), digest: digest.chars().take(16).collect() })
     }
 
     /// The interpreter.
@@ -51,6 +57,12 @@ impl Programs {
     /// The provisioning program.
     pub fn worker(&self) -> &Path {
         &self.worker
+    }
+
+    /// What tells the provisioning program from others: the beginning of the digest of the engine's own, or
+    /// of the file of another one.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// The folder with the project's own taskservs.

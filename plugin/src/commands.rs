@@ -8,6 +8,12 @@ mod provision;
 mod start;
 mod status;
 mod stop;
+mod storage_file;
+mod storage_init;
+mod storage_migrate;
+mod storage_offline;
+mod storage_status;
+mod storage_target;
 mod task_change;
 mod task_get;
 mod task_list;
@@ -57,6 +63,13 @@ pub fn all() -> Vec<Box<dyn PluginCommand<Plugin = Orchestrator>>> {
         Box::new(task_pause::TaskResume),
         Box::new(workflow_submit::WorkflowSubmit),
         Box::new(events::Events),
+        Box::new(storage_status::StorageStatus),
+        Box::new(storage_status::StorageMigrations),
+        Box::new(storage_init::StorageInit),
+        Box::new(storage_migrate::StorageValidate),
+        Box::new(storage_migrate::StorageMigrate),
+        Box::new(storage_file::StorageExport),
+        Box::new(storage_file::StorageImport),
         Box::new(test_quick::TestQuick),
         Box::new(test_env_list::TestEnvList),
         Box::new(test_env_list::TestEnvStatus),

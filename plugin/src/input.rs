@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use nu_plugin::EvaluatedCall;
 use nu_protocol::{FromValue, LabeledError, PipelineData, Span, Value};
 use orchestrator_protocol::environment::EnvironmentId;
-use orchestrator_protocol::task::{RetryPolicy, SecretReference, TaskId};
+use orchestrator_protocol::task::{OnEngineLoss, RetryPolicy, SecretReference, TaskId};
 
 use crate::errors::invalid;
 
@@ -290,6 +290,15 @@ impl<'a> FieldPath<'a> {
     }
 }
 
+/// What becomes of a task whose engine is lost.
+pub fn on_engine_loss(value: &Value) -> Result<OnEngineLoss, LabeledError> {
+    match value.as_str()? {
+        "retry" => Ok(OnEngineLoss::Retry),
+        "hold" => Ok(OnEngineLoss::Hold),
+        _ => Err(invalid("Not a way to go on when an engine is lost", "use retry or hold", value.span())),
+    }
+}
+
 /// The column of a step that a field of the request comes from.
 pub fn column_of_field(field: &str) -> &str {
     match field {
@@ -309,6 +318,7 @@ pub fn flag_of_field(field: &str) -> &str {
         "secrets" => "secret",
         "depends_on" => "depends-on",
         "not_before" => "not-before",
+        "on_engine_loss" => "on-engine-loss",
         "idempotency_key" => "idempotency-key",
         other => other,
     }

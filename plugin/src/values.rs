@@ -8,6 +8,7 @@ pub mod environment;
 pub mod event;
 pub mod json;
 pub mod log;
+pub mod storage;
 pub mod task;
 
 use chrono::{DateTime, Local, Utc};

@@ -88,7 +88,7 @@ fn one_that_is_called_off_while_it_is_made_is_removed() {
         docker(&["exec", &node, "pgrep", "-f", "sleep 3333"])?;
         Some(tasks_of(&engine, made)["create clocks"].id)
     });
-    engine.ask(CancelTask { id: create, reason: Some("not needed".into()) });
+    engine.ask(CancelTask { force: false, id: create, reason: Some("not needed".into()) });
     wait_for(&engine, made, EnvironmentStatus::Cleaned);
     assert_eq!(engine.task(create).status, TaskStatus::Cancelled);
     nothing_is_left(&engine);
@@ -100,12 +100,12 @@ fn one_that_is_called_off_before_it_is_made_is_removed() {
     engine.ask(PauseQueue { group: None });
     let made = engine.ask(request(&engine, &image, &["one"]));
     let create = tasks_of(&engine, made)["create clocks"].id;
-    engine.ask(CancelTask { id: create, reason: None });
+    engine.ask(CancelTask { id: create, reason: None, force: false });
     assert_eq!(engine.task(create).status, TaskStatus::Cancelled);
     // Whoever looks finds a task that removes it, and so does the next engine.
     let clean =
         wait::until("a removal to be queued", || Some(tasks_of(&engine, made).get("clean clocks")?.id));
-    engine.ask(CancelTask { id: clean, reason: None });
+    engine.ask(CancelTask { id: clean, reason: None, force: false });
     engine.kill();
     engine.start();
     wait::until("another removal to be queued", || {
@@ -131,7 +131,7 @@ fn one_that_is_called_off_between_two_attempts_is_removed() {
         task.status == TaskStatus::Pending && task.last_error.is_some()
     });
     assert_eq!(environment(&engine, made).status, EnvironmentStatus::Error);
-    engine.ask(CancelTask { id: create, reason: None });
+    engine.ask(CancelTask { id: create, reason: None, force: false });
     wait::until("a removal to be queued", || tasks_of(&engine, made).get("clean clocks").map(|_| ()));
 }
 
@@ -140,7 +140,7 @@ fn one_that_is_called_off_between_two_attempts_is_removed() {
 #[tokio::test]
 async fn one_that_was_left_at_work_is_in_error() {
     let directory = tempfile::tempdir().unwrap();
-    let queue = orchestrator_tests::queue::queue(directory.path(), 4);
+    let queue = orchestrator_tests::queue::queue(directory.path(), 4).await;
     let asked: EnvironmentRequest = serde_json::from_value(
         serde_json::json!({"config": {"type": "single_taskserv", "taskserv": "redis"}}),
     )

@@ -251,6 +251,24 @@ const TABLE: &[Row] = &[
     row("Retry", "orchestrator task retry ID", ("POST", "/tasks/ID/retry", "")),
     row("Pause", "orchestrator task pause --group g", ("POST", "/queue/pause", r#"{"group": "g"}"#)),
     row("Resume", "orchestrator task resume", ("POST", "/queue/resume", "")),
+    row("GetStorage", "orchestrator storage status", ("GET", "/storage", "")),
+    row(
+        "ValidateMigration",
+        "orchestrator storage validate --target-dir new",
+        ("POST", "/storage/migrations/validate", r#"{"storage_type": "filesystem", "dir": "new"}"#),
+    ),
+    row(
+        "StartMigration",
+        "orchestrator storage migrate --to filesystem --target-dir new",
+        ("POST", "/storage/migrations", r#"{"storage_type": "filesystem", "dir": "new"}"#),
+    ),
+    row("ListMigrations", "orchestrator storage migrations", ("GET", "/storage/migrations", "")),
+    row("GetMigration", "orchestrator storage migrations ID", ("GET", "/storage/migrations/ID", "")),
+    row(
+        "CancelMigration",
+        "orchestrator storage migrations ID --cancel",
+        ("POST", "/storage/migrations/ID/cancel", ""),
+    ),
     row("Stop", "orchestrator stop --cancel", ("POST", "/engine/stop", r#"{"mode": "cancel"}"#)),
     row("Watch", "orchestrator task wait ID", ("GET", "/tasks/ID?wait=true", "")),
     row(
@@ -329,6 +347,7 @@ fn status() -> EngineStatus {
         max_parallel: 4,
         tasks: Default::default(),
         groups: Default::default(),
+        engines: Vec::new(),
     }
 }
 

@@ -30,7 +30,7 @@ fn every_line_of_the_page_does_what_it_says() {
     let page = Page::read();
     let _servers = Servers::none(&docker);
     // Before the engine, so that it is gone when what it may have left is removed.
-    let mut queued = Queued { docker: docker.clone(), id: String::new(), environment: String::new() };
+    let mut queued = Queued::nothing(&docker);
     let mut door = Door::closed(&["--nu-path", nu.to_str().unwrap()]);
     let image = image();
     for (name, content) in &page.files {
@@ -53,7 +53,7 @@ fn every_line_of_the_page_does_what_it_says() {
     assert!(door.engine.wait_ended().success(), "the last line stops it:\n{}", door.engine.log());
 }
 
-/// What was queued last, as the lines of the page name it. What a failure leaves of the environment is
+/// What was queued or started last, as the lines of the page name it. What a failure leaves of the environment is
 /// removed.
 struct Queued {
     docker: PathBuf,
@@ -61,12 +61,22 @@ struct Queued {
     id: String,
     /// `$ENVIRONMENT`
     environment: String,
+    /// `$MIGRATION`
+    migration: String,
 }
 
 impl Queued {
+    fn nothing(docker: &Path) -> Self {
+        let [id, environment, migration] = std::array::from_fn(|_| String::new());
+        Self { docker: docker.to_owned(), id, environment, migration }
+    }
+
     fn take_note(&mut self, data: &Value) {
         if let Some(id) = data.as_str() {
             id.clone_into(&mut self.id);
+        }
+        if let (Some(id), Some(_)) = (data["id"].as_str(), data["phase"].as_str()) {
+            id.clone_into(&mut self.migration);
         }
         if let (Some(task), Some(environment)) = (data["task"].as_str(), data["environment"].as_str()) {
             task.clone_into(&mut self.id);
@@ -96,6 +106,7 @@ impl Typed {
         let mut shell = Command::new("bash");
         shell.args(["-c", &format!("exec {command}")]).current_dir(directory).process_group(0);
         shell.env("CURL_HOME", directory).env("ID", &queued.id).env("ENVIRONMENT", &queued.environment);
+        shell.env("MIGRATION", &queued.migration);
         for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
             shell.env_remove(proxy);
         }
@@ -195,7 +206,10 @@ fn endpoint(command: &str) -> String {
     let method = command.split_once("-X ").map_or("GET", |(_, rest)| rest.split(' ').next().unwrap());
     let (_, rest) = command.split_once("http://127.0.0.1:8080").unwrap();
     let path = rest.split(['?', '"', '\'', ' ']).next().unwrap();
-    format!("{method} {}", path.replace("$ID", "{id}").replace("$ENVIRONMENT", "{id}"))
+    format!(
+        "{method} {}",
+        path.replace("$ID", "{id}").replace("$ENVIRONMENT", "{id}").replace("$MIGRATION", "{id}")
+    )
 }
 
 /// The other two kinds of environments, as the page has them, on real Docker.
@@ -212,7 +226,7 @@ fn the_documented_environments_are_made_tested_and_removed() {
             let text = body.to_string().replace("debian:12", &image);
             let answer = door.post("/test/environments/create", &text);
             assert_eq!(answer.status, 202, "{answer:?}");
-            let mut queued = Queued { docker: docker.clone(), id: String::new(), environment: String::new() };
+            let mut queued = Queued::nothing(&docker);
             queued.take_note(&answer.json()["data"]);
             (body, queued)
         })

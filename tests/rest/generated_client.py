@@ -144,6 +144,15 @@ assert wrong.details["field"] == "config.taskserv", wrong
 assert ask("get_test_environment", 404, UUID("01890a5d-ac96-774b-bcce-b302099a8057")).code == "not_found"
 assert ask("retry_task", 409, first, body=models.EmptyRequest()).code == "conflict"
 
+# Where the records are, and moving them.
+assert ask("get_storage", 200).data.state == "active"
+target = models.MigrationRequest(storage_type="filesystem", dir_="elsewhere")
+assert ask("validate_migration", 200, body=target).data.is_possible
+migration = ask("start_migration", 202, body=target).data
+assert ask("get_migration", 200, migration.id).data.to.location == migration.to.location
+ask("cancel_migration", 200, migration.id, body=models.EmptyRequest())
+assert [known.id for known in ask("list_migrations", 200).data] == [migration.id]
+
 # The queue, and the end.
 assert ask("pause_queue", 200, body=models.QueueRequest(group="production")).data.groups == ["production"]
 assert ask("resume_queue", 200, body=models.QueueRequest(group="production")).data.groups == []

@@ -4,6 +4,8 @@
 //! another attempt of its task was alive at that moment. The checker knows nothing of engines; its own
 //! tests give it bad histories.
 
+pub mod several;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a script wrote.

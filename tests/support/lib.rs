@@ -5,5 +5,10 @@
 pub mod engine;
 pub mod gate;
 pub mod history;
+pub mod proxy;
 pub mod queue;
+pub mod shared;
+pub mod store;
+#[cfg(feature = "surrealdb")]
+pub mod surrealdb;
 pub mod wait;

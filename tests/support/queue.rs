@@ -1,4 +1,4 @@
-//! The queue as a library, on a filesystem store of its own, without processes: attempts are claimed
+//! The queue as a library, on a store of its own, without processes: attempts are claimed
 //! and ended by the test.
 
 use std::fs;
@@ -10,17 +10,20 @@ use orchestrator_engine::queue::{Queue, QueueOptions};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest, Submitted};
 use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, TaskId};
 use orchestrator_storage::Store;
-use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
+
+use crate::store;
 
 /// A queue in a directory. Its tasks are not retried.
-pub fn queue(directory: &Path, max_parallel: u32) -> Queue {
-    queue_on(Arc::new(FilesystemStore::open(FilesystemOptions::new(directory)).unwrap()), max_parallel)
+pub async fn queue(directory: &Path, max_parallel: u32) -> Queue {
+    queue_on(store::open(directory).await, max_parallel)
 }
 
 /// A queue on a store.
 pub fn queue_on(store: Arc<dyn Store>, max_parallel: u32) -> Queue {
     let options = QueueOptions {
         engine: "test".into(),
+        is_shared: false,
+        labels: std::collections::BTreeMap::new(),
         boot_id: "test".into(),
         retry: RetryPolicy { max_retries: 0, ..RetryPolicy::default() },
         grace_ms: 0,

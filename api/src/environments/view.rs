@@ -156,6 +156,7 @@ impl From<protocol::Environment> for EnvironmentView {
             network,
             nodes,
             // How the engine goes on where it was; not shown here.
+            docker: _,
             partitions: _,
             runs: _,
             run_task: _,

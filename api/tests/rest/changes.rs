@@ -61,13 +61,15 @@ async fn why_a_task_does_not_run() {
 #[tokio::test]
 async fn changes_reach_the_engine() {
     let path = |end: &str| format!("/tasks/{}/{end}", id(1));
-    let cancel =
-        |reason: Option<&str>| Request::from(CancelTask { id: id(1), reason: reason.map(str::to_owned) });
+    let cancel = |reason: Option<&str>, force| {
+        Request::from(CancelTask { id: id(1), reason: reason.map(str::to_owned), force })
+    };
     let group = Some("staging".to_owned());
     let table = [
-        (path("cancel"), None, 200, cancel(None)),
-        (path("cancel"), Some("{}"), 200, cancel(None)),
-        (path("cancel"), Some(r#"{"reason":"not today"}"#), 200, cancel(Some("not today"))),
+        (path("cancel"), None, 200, cancel(None, false)),
+        (path("cancel"), Some("{}"), 200, cancel(None, false)),
+        (path("cancel"), Some(r#"{"reason":"not today"}"#), 200, cancel(Some("not today"), false)),
+        (path("cancel"), Some(r#"{"force":true}"#), 200, cancel(None, true)),
         (path("retry"), None, 200, RetryTask { id: id(1) }.into()),
         (path("retry"), Some("{}"), 200, RetryTask { id: id(1) }.into()),
         ("/queue/pause".into(), None, 200, PauseQueue { group: None }.into()),

@@ -1,5 +1,6 @@
 //! A service that remembers what it was asked, and the means to ask it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,14 +22,15 @@ use orchestrator_protocol::environment::{
 };
 use orchestrator_protocol::event::Item;
 use orchestrator_protocol::request::{
-    Changed, Check, CheckState, Diagnosis, EngineMode, EngineStatus, Explanation, QueuePauses, Reason,
-    ReasonKind, Request, Response, Stopping, StorageStatus, Subscription, TaskPage,
+    Changed, Check, CheckState, Diagnosis, EngineMember, EngineMode, EngineStatus, Explanation, MemberState,
+    QueuePauses, Reason, ReasonKind, Request, Response, Stopping, StorageStatus, Subscription, TaskPage,
 };
 use orchestrator_protocol::service::{Caller, Service};
+use orchestrator_protocol::storage::{Migration, MigrationStatus, StoragePlace, StorageReport, Validation};
 use orchestrator_protocol::submit::{Submitted, SubmittedTask};
 use orchestrator_protocol::task::{
-    Attempt, AttemptOutcome, Command, Program, Progress, RetryPolicy, SecretReference, Task, TaskId,
-    TaskStatus, Work,
+    Attempt, AttemptOutcome, Command, OnEngineLoss, Program, Progress, RetryPolicy, SecretReference, Task,
+    TaskId, TaskStatus, Work,
 };
 use orchestrator_protocol::{Error, Result};
 use serde_json::Value;
@@ -158,6 +160,22 @@ pub fn healthy(request: &Request) -> Result<Response> {
         Request::Retry(_) => Response::Retry(Changed { task: Box::new(task()), others: vec![id(4)] }),
         Request::Pause(_) => Response::Pause(QueuePauses { all: false, groups: vec!["staging".into()] }),
         Request::Resume(_) => Response::Resume(QueuePauses { all: false, groups: Vec::new() }),
+        Request::GetStorage(_) => Response::GetStorage(Box::new(storage_report())),
+        Request::ValidateMigration(_) => Response::ValidateMigration(Box::new(Validation {
+            from: storage_place("one"),
+            to: storage_place("two"),
+            is_possible: false,
+            checks: vec![Check {
+                name: "space".into(),
+                state: CheckState::Failed,
+                found: "5 bytes free".into(),
+                advice: Some("free some space".into()),
+            }],
+        })),
+        Request::StartMigration(_) => Response::StartMigration(Box::new(migration())),
+        Request::ListMigrations(_) => Response::ListMigrations(vec![migration()]),
+        Request::GetMigration(_) => Response::GetMigration(Box::new(migration())),
+        Request::CancelMigration(_) => Response::CancelMigration(Box::new(migration())),
         Request::Stop(_) => Response::Stop(Stopping { running: 2 }),
         Request::CreateEnvironment(_) => Response::CreateEnvironment(queued()),
         Request::RunEnvironment(_) => Response::RunEnvironment(queued()),
@@ -170,6 +188,44 @@ pub fn healthy(request: &Request) -> Result<Response> {
             Response::PrunePrepared(Pruned { images: vec!["sha256:12".into()], bytes: 1 << 20 })
         }
     })
+}
+
+/// A place on a disk.
+pub fn storage_place(name: &str) -> StoragePlace {
+    StoragePlace { backend: "filesystem".into(), location: format!("/var/lib/{name}") }
+}
+
+/// A storage that has moved once.
+pub fn storage_report() -> StorageReport {
+    StorageReport {
+        place: storage_place("one"),
+        state: "active".into(),
+        epoch: 1,
+        other: None,
+        writable: true,
+        reason: None,
+        free_bytes: Some(1 << 30),
+        tables: [("task".to_owned(), 3)].into(),
+    }
+}
+
+/// A migration that has ended.
+pub fn migration() -> Migration {
+    Migration {
+        id: "01890a5d-ac96-774b-bcce-b302099a80dd".parse().unwrap(),
+        status: MigrationStatus::Completed,
+        phase: "done".into(),
+        from: storage_place("one"),
+        to: storage_place("two"),
+        records_done: 3,
+        records_total: 3,
+        started_at: at(1),
+        ended_at: Some(at(2)),
+        checksum: Some("5e77".into()),
+        waited_us: Some(1_500),
+        error: None,
+        advice: Some("set storage_dir".into()),
+    }
 }
 
 /// A workflow that was submitted, with one task.
@@ -344,6 +400,18 @@ pub fn status() -> EngineStatus {
         max_parallel: 4,
         tasks: [(TaskStatus::Pending, 3), (TaskStatus::Failed, 1)].into(),
         groups: [("production".to_owned(), [(TaskStatus::Pending, 3)].into())].into(),
+        engines: vec![EngineMember {
+            id: "engine-1".into(),
+            host: "build-01".into(),
+            pid: 42,
+            since: at(0),
+            state: MemberState::Alive,
+            running: 2,
+            labels: [("zone".to_owned(), "a".to_owned())].into(),
+            version: "0.1.0".into(),
+            data_dir: "/var/lib/orchestrator".into(),
+            is_this: true,
+        }],
     }
 }
 
@@ -370,6 +438,8 @@ pub fn task() -> Task {
         retry: RetryPolicy::default(),
         timeout_ms: Some(60_000),
         grace_ms: 10_000,
+        requires: BTreeMap::new(),
+        on_engine_loss: OnEngineLoss::default(),
         not_before: None,
         idempotency_key: None,
         created_at: at(1),
@@ -499,6 +569,7 @@ pub fn environment() -> Environment {
                 done: vec!["install etcd".into(), "start etcd".into()],
             })
             .collect(),
+        docker: None,
         partitions: Vec::new(),
         runs: 1,
         run_task: None,

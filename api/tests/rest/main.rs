@@ -12,6 +12,7 @@ mod openapi;
 mod queries;
 mod refusals;
 mod routes;
+mod storage;
 mod strangers;
 mod streams;
 mod waiting;

@@ -52,6 +52,7 @@ impl Operation {
             "createTestEnvironment" => {
                 json!({ "config": { "type": "single_taskserv", "taskserv": "redis" } })
             }
+            "startMigration" | "validateMigration" => json!({ "storage_type": "filesystem" }),
             "injectFault" => json!({ "fault": { "kind": "kill", "node": "etcd-01" } }),
             _ => json!({}),
         })

@@ -60,7 +60,8 @@ async fn a_running_call_of_the_worker() {
         let Work::Command(command) = &mut task.work else { panic!("not a command") };
         command.program = Program::Worker(call());
         task.status = TaskStatus::Running;
-        task.claim = Some(Claim { engine: "engine-1".into(), boot_id: "boot".into(), slot: None });
+        task.claim =
+            Some(Claim { engine: "engine-1".into(), boot_id: "boot".into(), slot: None, is_leased: false });
         Ok(Response::GetTask(Box::new(task)))
     });
     let data = get(&service, &format!("/tasks/{}", id(1))).await.json()["data"].take();

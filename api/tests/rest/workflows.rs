@@ -9,7 +9,7 @@ use orchestrator_protocol::event::Item;
 use orchestrator_protocol::provision::{Operation, ProvisionRequest, Target};
 use orchestrator_protocol::request::{Request, Response, Subscription};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest, Submitted, SubmittedTask};
-use orchestrator_protocol::task::{RetryPolicy, SecretReference, TaskStatus};
+use orchestrator_protocol::task::{OnEngineLoss, RetryPolicy, SecretReference, TaskStatus};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -135,6 +135,7 @@ async fn a_graph_of_scripts() {
                 "depends_on": [id(3)], "priority": 5, "group": "production", "labels": { "team": "data" },
                 "lock": "web-01", "retry": { "max_retries": 0, "base_ms": 1, "cap_ms": 1 },
                 "timeout_ms": 1, "grace_ms": 2, "not_before": "2026-01-31T12:00:01.500Z",
+                "on_engine_loss": "hold", "requires": { "zone": "a" },
             },
         ],
     });
@@ -158,6 +159,8 @@ async fn a_graph_of_scripts() {
                 timeout_ms: Some(1),
                 grace_ms: Some(2),
                 not_before: Some(at(1)),
+                requires: [("zone".into(), "a".into())].into(),
+                on_engine_loss: Some(OnEngineLoss::Hold),
             },
         ],
         workflow: Some("install".into()),

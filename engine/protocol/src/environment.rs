@@ -585,6 +585,9 @@ pub struct Environment {
     pub request: EnvironmentRequest,
     /// The engine that made it.
     pub engine: String,
+    /// The Docker daemon in which it is, by that one's own identifier, where several engines share the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<String>,
     /// Whose its things in Docker are: the data of that engine, which they carry as a label. Records that
     /// are older do not have it.
     #[serde(default)]

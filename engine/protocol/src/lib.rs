@@ -9,6 +9,7 @@
 //! - [`submit`], [`provision`]: what a user hands in; [`request`]: every question the engine answers; [`event`]: what
 //!   it reports by itself; [`error`]: how it says no.
 //! - [`environment`]: test environments; [`junit`]: their results as CI systems read them.
+//! - [`storage`]: where the records are, and moving them elsewhere.
 //! - [`service`]: the trait behind every front door.
 //! - [`frame`]: bytes on the socket; [`hello`]: versions; [`socket`]: where the socket lies;
 //!   [`client`]: the blocking and the asynchronous client, and how an engine is started.
@@ -27,6 +28,7 @@ pub mod request;
 pub mod service;
 pub mod socket;
 pub mod state;
+pub mod storage;
 pub mod submit;
 pub mod task;
 

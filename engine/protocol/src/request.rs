@@ -16,6 +16,10 @@ use crate::environment::{
 };
 use crate::event::EventCursor;
 use crate::provision::ProvisionRequest;
+use crate::storage::{
+    CancelMigration, GetMigration, GetStorage, ListMigrations, Migration, StartMigration, StorageReport,
+    ValidateMigration, Validation,
+};
 use crate::submit::{SubmitRequest, Submitted};
 use crate::task::{Task, TaskId, TaskKind, TaskStatus};
 
@@ -111,6 +115,49 @@ pub struct EngineStatus {
     pub tasks: BTreeMap<TaskStatus, u64>,
     /// Tasks of each group by state.
     pub groups: BTreeMap<String, BTreeMap<TaskStatus, u64>>,
+    /// The engines of the store, this one among them.
+    #[serde(default)]
+    pub engines: Vec<EngineMember>,
+}
+
+/// One engine of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineMember {
+    /// Its identifier: the same over all its lives.
+    pub id: String,
+    /// The machine's name.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started, by its own clock.
+    pub since: DateTime<Utc>,
+    /// How it is, as this engine sees it.
+    pub state: MemberState,
+    /// How many attempts are stored as running on it.
+    pub running: u64,
+    /// What it is labelled with; tasks may require that.
+    pub labels: BTreeMap<String, String>,
+    /// Its release.
+    pub version: String,
+    /// Its data directory.
+    pub data_dir: String,
+    /// Whether it is the one that answers.
+    pub is_this: bool,
+}
+
+/// How an engine of a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// It has its seat, and renews its lease.
+    Alive,
+    /// It has not renewed its lease in time, and others have taken over its work or are about to.
+    Lost,
+    /// It was stopped, with nothing running.
+    Left,
+    /// A state of a newer release.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Whether an engine takes new work.
@@ -290,6 +337,8 @@ pub enum ReasonKind {
     Turn,
     /// The storage refuses writes.
     Storage,
+    /// It requires an engine of another kind than this one.
+    Engine,
     /// It runs.
     Running,
     /// It has ended.
@@ -307,6 +356,9 @@ pub struct CancelTask {
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Whether to end it also when it is held for an engine that is lost.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// Asks to try a failed or cancelled task again, and to revive what its end had cancelled. Of a
@@ -417,6 +469,18 @@ calls! {
     Pause(PauseQueue) -> QueuePauses, idempotent: true;
     /// Go on.
     Resume(ResumeQueue) -> QueuePauses, idempotent: true;
+    /// How the storage is.
+    GetStorage(GetStorage) -> Box<StorageReport>, idempotent: true;
+    /// Whether the records could be moved.
+    ValidateMigration(ValidateMigration) -> Box<Validation>, idempotent: true;
+    /// Move the records.
+    StartMigration(StartMigration) -> Box<Migration>, idempotent: false;
+    /// Migrations since the engine was started.
+    ListMigrations(ListMigrations) -> Vec<Migration>, idempotent: true;
+    /// One migration.
+    GetMigration(GetMigration) -> Box<Migration>, idempotent: true;
+    /// Call a migration off.
+    CancelMigration(CancelMigration) -> Box<Migration>, idempotent: true;
     /// Stop the engine.
     Stop(StopEngine) -> Stopping, idempotent: false;
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::task::{RetryPolicy, SecretReference, TaskId};
+use crate::task::{OnEngineLoss, RetryPolicy, SecretReference, TaskId};
 
 /// One task of a submission, with everything that has a default left out.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -56,6 +56,13 @@ pub struct NewTask {
     /// Between SIGTERM and SIGKILL, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
+    /// The labels that an engine must have to run it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, String>,
+    /// What becomes of it when its engine is lost while it runs, where several engines share a store.
+    /// Default `retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_engine_loss: Option<OnEngineLoss>,
     /// Not before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,

@@ -382,6 +382,29 @@ pub struct Claim {
     /// The slot of its group, where the group has a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
+    /// Whether its script ends when the engine cannot renew its lease, so that another engine may begin the
+    /// next attempt then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_leased: bool,
+}
+
+/// What becomes of a running task whose engine is lost, where several engines share a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnEngineLoss {
+    /// Its script is ended, and the attempt counts as lost: another engine begins the next one.
+    #[default]
+    Retry,
+    /// Its script goes on, and nobody takes the task over until its engine is back or somebody calls it off
+    /// by force.
+    Hold,
+}
+
+impl OnEngineLoss {
+    /// Whether it is what holds for tasks that do not say otherwise.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Why and by whom a task is called off.
@@ -437,6 +460,12 @@ pub struct Task {
     pub timeout_ms: Option<u64>,
     /// Between SIGTERM and SIGKILL, in milliseconds.
     pub grace_ms: u64,
+    /// The labels that an engine must have to run it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, String>,
+    /// What becomes of it when its engine is lost while it runs.
+    #[serde(default, skip_serializing_if = "OnEngineLoss::is_default")]
+    pub on_engine_loss: OnEngineLoss,
     /// Not before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,
@@ -510,6 +539,8 @@ impl Task {
             retry: RetryPolicy::default(),
             timeout_ms: None,
             grace_ms: DEFAULT_GRACE_MS,
+            requires: BTreeMap::new(),
+            on_engine_loss: OnEngineLoss::default(),
             not_before: None,
             idempotency_key: None,
             created_at: Utc::now(),

@@ -8,7 +8,8 @@
 //!
 //! - [`attempt`]: the directory, from the engine's side: create, spawn, what became of it, cancel.
 //! - [`spec`] and [`status`]: what the engine says first and what the runner says last.
-//! - [`identity`]: how a process is known. [`output`]: the spool, its writer and its reader.
+//! - [`identity`]: how a process is known. [`lease`]: until when scripts may run. [`output`]: the spool,
+//!   its writer and its reader.
 //! - [`lines`]: from bytes to lines. [`words`]: what a script can say to the engine. [`mask`]: what must
 //!   not be seen.
 //! - [`supervise`]: the runner itself. [`process`]: everything particular to Linux.
@@ -16,6 +17,7 @@
 pub mod attempt;
 pub mod files;
 pub mod identity;
+pub mod lease;
 pub mod lines;
 pub mod mask;
 pub mod output;

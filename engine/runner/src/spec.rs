@@ -33,6 +33,9 @@ pub struct Spec {
     pub grace_ms: u64,
     /// Bytes of output that are kept.
     pub output_limit_bytes: u64,
+    /// The file with the deadline by which its engine must have renewed its lease, or the script is ended;
+    /// without one it goes on whatever becomes of the engine. See [`crate::lease`].
+    pub lease_file: Option<String>,
     /// Whether to use a cgroup where one can be had.
     pub cgroup: bool,
     /// The task.
@@ -55,6 +58,7 @@ impl Default for Spec {
             timeout_ms: None,
             grace_ms: 10_000,
             output_limit_bytes: 64 * 1024 * 1024,
+            lease_file: None,
             cgroup: true,
             task_id: String::new(),
             attempt: 1,

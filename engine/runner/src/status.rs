@@ -42,6 +42,8 @@ pub enum Reason {
     TimedOut,
     /// It was called off.
     Cancelled,
+    /// Its engine had not renewed its lease by the deadline.
+    LeaseLost,
     /// It could not be started.
     StartFailed {
         /// Why, in a sentence.

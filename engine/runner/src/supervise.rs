@@ -22,6 +22,7 @@ use self::collect::Collector;
 use self::status_file::StatusFile;
 use crate::attempt::{self, ScriptProcess, put_start_mark};
 use crate::identity::ProcessIdentity;
+use crate::lease;
 use crate::mask::{Masker, Refused};
 use crate::output::Spool;
 use crate::process::{self, Cgroup, Child, Ended, Launch, Member};
@@ -34,6 +35,13 @@ use crate::{EXIT_ALREADY_STARTED, PROTOCOL, files};
 const SETTLE: Duration = Duration::from_millis(200);
 /// Between two looks for what is left, while it is being ended.
 const LEFTOVER_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Between two looks at the clock by which the engine's lease runs, which goes on while the machine sleeps,
+/// when no timer does.
+const LEASE_INTERVAL: Duration = Duration::from_millis(250);
+/// What a script whose engine has lost its lease may have to end by itself: less than is left until another
+/// engine may start it again.
+const LEASE_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the attempt of a directory.
 pub fn run(directory: &Path) -> io::Result<ExitCode> {
@@ -54,7 +62,7 @@ pub fn run(directory: &Path) -> io::Result<ExitCode> {
     let status_file = StatusFile::reserve(&directory)?;
     let status = match supervise(&directory, signals) {
         Ok(status) => status,
-        Err(error) => start_failed(error),
+        Err(error) => not_started(Reason::StartFailed { error }),
     };
     status_file.write(&status)?;
     Ok(ExitCode::SUCCESS)
@@ -65,7 +73,12 @@ fn supervise(directory: &Path, signals: File) -> Result<Status, String> {
     let spec: Spec = files::read(&directory.join(spec::FILE))
         .map_err(|error| error.to_string())?
         .ok_or_else(|| "nobody has said what to start: the attempt has no spec.json".to_owned())?;
-    Ok(Supervision::start(directory, &spec, signals)?.run())
+    let lease_deadline_ms = spec.lease_file.as_ref().map(|file| lease::deadline_ms(Path::new(file)));
+    // Held up for so long that another engine may have begun the next attempt.
+    if lease_deadline_ms.is_some_and(|deadline_ms| deadline_ms <= lease::boot_time_ms()) {
+        return Ok(not_started(Reason::LeaseLost));
+    }
+    Ok(Supervision::start(directory, &spec, lease_deadline_ms, signals)?.run())
 }
 
 /// Milliseconds since the Unix epoch.
@@ -80,10 +93,10 @@ pub(crate) fn now_ns() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }
 
-fn start_failed(error: String) -> Status {
+fn not_started(reason: Reason) -> Status {
     Status {
         protocol: PROTOCOL,
-        reason: Reason::StartFailed { error },
+        reason,
         exit_code: None,
         signal: None,
         started_at: now_ms(),
@@ -101,6 +114,7 @@ fn start_failed(error: String) -> Status {
 enum Ending {
     TimedOut,
     Cancelled,
+    LeaseLost,
     /// The script has ended and left something behind.
     Leftovers,
 }
@@ -112,6 +126,8 @@ struct Supervision<'a> {
     cgroup: Option<Cgroup>,
     started_at: u64,
     deadline: Option<Instant>,
+    /// The deadline that the engine's lease had when it was last read, by the lease's clock.
+    lease_deadline_ms: Option<u64>,
     collector: Collector<'a>,
     ended: Option<Ended>,
     /// Until when what the script left may end by itself.
@@ -122,7 +138,12 @@ struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    fn start(directory: &'a Path, spec: &'a Spec, signals: File) -> Result<Self, String> {
+    fn start(
+        directory: &'a Path,
+        spec: &'a Spec,
+        lease_deadline_ms: Option<u64>,
+        signals: File,
+    ) -> Result<Self, String> {
         let say = |what: &str, error: io::Error| format!("{what}: {error}");
         let (masker, secrets, short) = resolve_secrets(spec)?;
         let mut spool = Spool::create(directory, spec.output_limit_bytes)
@@ -178,6 +199,7 @@ impl<'a> Supervision<'a> {
             deadline: spec
                 .timeout_ms
                 .and_then(|timeout| Instant::now().checked_add(Duration::from_millis(timeout))),
+            lease_deadline_ms,
             collector: Collector::new(directory, spool, masker, out, err),
             ended: None,
             settle_until: None,
@@ -208,7 +230,7 @@ impl<'a> Supervision<'a> {
 
     /// Waits until there is something to read, to reap or to do.
     fn wait(&self) {
-        let mut at = vec![self.collector.due()];
+        let mut at = vec![self.collector.due(), self.next_look_at_lease()];
         if self.ending.is_none() {
             at.push(self.settle_until);
             at.push(self.deadline.filter(|_| self.ended.is_none()));
@@ -263,6 +285,7 @@ impl<'a> Supervision<'a> {
 
     /// Does what is due.
     fn go_on(&mut self, now: Instant) {
+        self.look_at_lease();
         if self.ended.is_some() {
             let settle_until = *self.settle_until.get_or_insert(now + SETTLE);
             if settle_until <= now {
@@ -274,6 +297,31 @@ impl<'a> Supervision<'a> {
         if self.kill_at.is_some_and(|kill_at| kill_at <= now) {
             self.kill();
         }
+    }
+
+    fn next_look_at_lease(&self) -> Option<Instant> {
+        let left_ms = self.lease_deadline_ms?.saturating_sub(lease::boot_time_ms());
+        Instant::now().checked_add(Duration::from_millis(left_ms).min(LEASE_INTERVAL))
+    }
+
+    /// Ends everything at the deadline of the engine's lease, unless it was renewed since.
+    fn look_at_lease(&mut self) {
+        let (Some(file), Some(deadline_ms)) = (&self.spec.lease_file, self.lease_deadline_ms) else { return };
+        if lease::boot_time_ms() < deadline_ms {
+            return;
+        }
+        let renewed = lease::deadline_ms(Path::new(file));
+        if lease::boot_time_ms() < renewed {
+            self.lease_deadline_ms = Some(renewed);
+            return;
+        }
+        // Over for good: nothing is read again.
+        self.lease_deadline_ms = None;
+        let ending = if self.ended.is_some() { Ending::Leftovers } else { Ending::LeaseLost };
+        self.end(ending);
+        // Also what is being ended for another reason has no more time than this.
+        let at_last = Instant::now() + LEASE_GRACE;
+        self.kill_at = Some(self.kill_at.map_or(at_last, |kill_at| kill_at.min(at_last)));
     }
 
     /// Begins to end everything: SIGTERM now, SIGKILL after the grace.
@@ -317,6 +365,7 @@ impl<'a> Supervision<'a> {
         let reason = match self.ending {
             Some(Ending::TimedOut) => Reason::TimedOut,
             Some(Ending::Cancelled) => Reason::Cancelled,
+            Some(Ending::LeaseLost) => Reason::LeaseLost,
             Some(Ending::Leftovers) | None => Reason::Exited,
         };
         let collected = self.collector.finish();

@@ -246,6 +246,10 @@ impl ContainerManager for Scripted {
         })
     }
 
+    async fn daemon_id(&self) -> Result<String> {
+        self.call(Call::Info, |_| Ok("scripted".into()))
+    }
+
     async fn image(&self, name: &str) -> Result<Option<Image>> {
         self.call(Call::InspectImage, |state| {
             Ok(state.images.iter().find(|image| is_image(image, name)).cloned())

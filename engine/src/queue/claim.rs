@@ -4,12 +4,12 @@ use chrono::{DateTime, Utc};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::request::EngineMode;
 use orchestrator_protocol::state::Transition;
-use orchestrator_protocol::task::{Attempt, CancelRequest, Claim, Task, TaskId, TaskStatus};
-use orchestrator_storage::{Expect, Fields};
+use orchestrator_protocol::task::{Attempt, CancelRequest, Claim, OnEngineLoss, Task, TaskId, TaskStatus};
+use orchestrator_storage::{Expect, Fields, Revision};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::draft::{LockRecord, slot_key};
+use super::draft::{LockRecord, due_as_learnt, slot_key};
 use super::{Queue, Running, locked};
 use crate::records;
 use crate::schedule::Entry;
@@ -28,11 +28,16 @@ pub struct Claimed {
 
 /// What came of the attempt to claim a task.
 enum Claiming {
-    Claimed(Box<Task>),
+    /// It is this engine's, and has this revision now.
+    Claimed(Box<Task>, Revision),
     /// The stored task is not to be run after all.
     Gone,
     /// Its time has not come: back in line until then.
-    NotYet(DateTime<Utc>),
+    NotYet(DateTime<Utc>, Revision),
+    /// Another holds its lock: back in line until the lock is free.
+    Locked(String),
+    /// Another engine has taken the slot: back in line, for another one.
+    SlotTaken,
 }
 
 impl Queue {
@@ -51,16 +56,21 @@ impl Queue {
         if under_way >= self.options.max_parallel as usize {
             return None;
         }
-        let entry = schedule.next(Utc::now())?;
-        if running.contains_key(&entry.id) {
-            // Cancelled and revived while it was being claimed: that claim makes way first.
+        loop {
+            let entry = schedule.next(Utc::now())?;
+            let known = running.get(&entry.id).map(|running| running.revision);
+            if known.is_none() {
+                running.insert(entry.id, new_running(&entry, CancellationToken::new()));
+                return Some(entry);
+            }
             schedule.stopped(&entry.group);
-            schedule.insert(entry);
-            return None;
+            if known < Some(entry.revision) {
+                // Cancelled and revived while it was being claimed: that claim makes way first.
+                schedule.insert(entry);
+                return None;
+            }
+            // Made from a look at the store that the claim has overtaken.
         }
-        let token = CancellationToken::new();
-        running.insert(entry.id, Running { fence: 0, has_ended: false, cancel: token, progress: None });
-        Some(entry)
     }
 
     /// Claims a task that [`Queue::next`] gave out: `None` when the stored task is not to be run after
@@ -68,16 +78,12 @@ impl Queue {
     pub async fn claim(&self, entry: Entry) -> Result<Option<Claimed>, Error> {
         let slot = self.take_slot(&entry.group);
         let claiming = self.try_claim(&entry, slot).await;
-        if let Ok(Claiming::Claimed(task)) = claiming {
+        if let Ok(Claiming::Claimed(task, revision)) = claiming {
             let mut running = locked(&self.running);
             // Whoever cancels finds this token, also while the claim is being committed.
-            let running = running.entry(task.id).or_insert_with(|| Running {
-                fence: 0,
-                has_ended: false,
-                cancel: CancellationToken::new(),
-                progress: None,
-            });
-            running.fence = task.fence;
+            let running =
+                running.entry(task.id).or_insert_with(|| new_running(&entry, CancellationToken::new()));
+            (running.fence, running.revision, running.slot) = (task.fence, revision, slot);
             return Ok(Some(Claimed { cancel: running.cancel.clone(), task: *task }));
         }
         if let Some(slot) = slot {
@@ -90,28 +96,41 @@ impl Queue {
                 running.remove(&entry.id);
             }
         }
-        let mut schedule = locked(&self.schedule);
-        // Whoever looks waits for the schedule, and then finds room.
-        self.wake.notify_one();
-        schedule.stopped(&entry.group);
-        if let Some(lock) = &entry.lock
-            && entry.holder == entry.id
         {
-            schedule.release(lock, entry.id);
-        }
-        match claiming {
-            Ok(Claiming::Claimed(_) | Claiming::Gone) => Ok(None),
-            Ok(Claiming::NotYet(time)) => {
-                schedule.insert(Entry { not_before: Some(time), ..entry });
-                Ok(None)
-            }
-            Err(error) => {
-                schedule.insert(entry);
-                drop(schedule);
-                self.hold_back();
-                Err(error)
+            let mut schedule = locked(&self.schedule);
+            schedule.stopped(&entry.group);
+            if let Some(lock) = &entry.lock
+                && entry.holder == entry.id
+            {
+                schedule.release(lock, entry.id);
             }
         }
+        let (id, group) = (entry.id, entry.group.clone());
+        let (back, learnt) = match claiming {
+            Ok(Claiming::Claimed(..)) => (None, Ok(())),
+            // What others have made of it meanwhile was passed over while it was being claimed here.
+            Ok(Claiming::Gone) if self.options.is_shared => (None, self.learn_again(id).await),
+            Ok(Claiming::Gone) => (None, Ok(())),
+            Ok(Claiming::NotYet(time, revision)) => {
+                (Some(Entry { not_before: Some(time), revision, ..entry }), Ok(()))
+            }
+            Ok(Claiming::Locked(lock)) => (Some(entry), self.learn_lock(&lock).await),
+            Ok(Claiming::SlotTaken) => {
+                let learnt = match slot {
+                    Some(slot) => self.learn_slot(&group, slot).await,
+                    None => Ok(()),
+                };
+                (Some(entry), learnt)
+            }
+            Err(error) => (Some(entry), Err(error)),
+        };
+        if let Some(entry) = back {
+            locked(&self.schedule).insert(entry);
+        }
+        // Whoever looks finds room, and what is in line.
+        self.wake.notify_one();
+        learnt.inspect_err(|_| self.hold_back())?;
+        Ok(None)
     }
 
     /// Claims nothing for a moment: the storage has refused a claim.
@@ -125,14 +144,18 @@ impl Queue {
     }
 
     async fn try_claim(&self, entry: &Entry, slot: Option<u32>) -> Result<Claiming, Error> {
+        let mut has_lost_a_race = false;
         loop {
             let mut draft = self.draft();
             let Some(task) = draft.get(entry.id).await?.cloned() else { return Ok(Claiming::Gone) };
             if task.status != TaskStatus::Pending {
                 return Ok(Claiming::Gone);
             }
-            if let Some(time) = task.next_attempt_at.or(task.not_before).filter(|time| *time > Utc::now()) {
-                return Ok(Claiming::NotYet(time));
+            // The time of what is in the schedule has come; of what is newer it is not known here yet.
+            if draft.revision(task.id) != entry.revision
+                && let Some(time) = due_as_learnt(&task).filter(|time| *time > Utc::now())
+            {
+                return Ok(Claiming::NotYet(time, draft.revision(task.id)));
             }
             if let Some(parent) = task.parent
                 && let Some(cancel) = draft.task(parent).await?.cancel.clone()
@@ -147,22 +170,30 @@ impl Queue {
                 }
                 continue;
             }
-            if let Some(lock) = &entry.lock {
-                draft.take_lock(lock, entry.holder).await?;
+            if let Some(lock) = &entry.lock
+                && !draft.take_lock(lock, entry.holder).await?
+            {
+                return Ok(Claiming::Locked(lock.clone()));
             }
             if let Some(slot) = slot {
                 let key = slot_key(&entry.group, slot);
-                let holder = LockRecord { holder: task.id };
+                if has_lost_a_race && self.store.get(&key).await.map_err(records::storage_error)?.is_some() {
+                    return Ok(Claiming::SlotTaken);
+                }
+                let engine = self.options.is_shared.then(|| self.options.engine.clone());
+                let holder = LockRecord { holder: task.id, engine };
                 draft.operation(records::put(key, Fields::default(), &holder, Expect::Absent)?);
             }
             self.begin_attempt(draft.edit(task.id).await?, slot);
             draft.transition(task.id, Transition::Start).await?;
             crate::fault::point("claim.before_commit");
+            let revision = draft.revision(task.id) + 1;
+            has_lost_a_race = true;
             if let Some(outcome) = self.commit(draft).await? {
                 crate::fault::point("claim.after_commit");
                 let task = outcome.tasks.into_iter().find(|changed| changed.id == task.id);
                 let task = task.ok_or_else(|| Error::internal("a claim without its task"))?;
-                return Ok(Claiming::Claimed(Box::new(task)));
+                return Ok(Claiming::Claimed(Box::new(task), revision));
             }
         }
     }
@@ -170,8 +201,12 @@ impl Queue {
     fn begin_attempt(&self, task: &mut Task, slot: Option<u32>) {
         task.attempt += 1;
         task.fence += 1;
-        task.claim =
-            Some(Claim { engine: self.options.engine.clone(), boot_id: self.options.boot_id.clone(), slot });
+        task.claim = Some(Claim {
+            engine: self.options.engine.clone(),
+            boot_id: self.options.boot_id.clone(),
+            slot,
+            is_leased: self.options.is_shared && task.on_engine_loss == OnEngineLoss::Retry,
+        });
         task.attempts.push(Attempt {
             number: task.attempt,
             fence: task.fence,
@@ -199,21 +234,33 @@ impl Queue {
     }
 
     pub(super) fn give_slot_back(&self, group: &str, slot: u32) {
-        if let Some(used) = locked(&self.slots).get_mut(group) {
+        let foreign = locked(&self.foreign_slots);
+        if !foreign.contains(&(group.to_owned(), slot))
+            && let Some(used) = locked(&self.slots).get_mut(group)
+        {
             used.remove(&slot);
         }
     }
 
     /// Takes in an attempt that runs already, found at start.
-    pub(super) fn adopt(&self, task: &Task) -> CancellationToken {
+    pub(super) fn adopt(&self, task: &Task, revision: Revision) -> CancellationToken {
         let cancel = CancellationToken::new();
         if task.cancel.is_some() {
             cancel.cancel();
         }
-        let running = Running { fence: task.fence, has_ended: false, cancel: cancel.clone(), progress: None };
+        let slot = task.claim.as_ref().and_then(|claim| claim.slot);
+        let running = Running {
+            fence: task.fence,
+            revision,
+            group: task.group.clone(),
+            slot,
+            has_ended: false,
+            cancel: cancel.clone(),
+            progress: None,
+        };
         locked(&self.running).insert(task.id, running);
         locked(&self.schedule).adopt(&task.group);
-        if let Some(slot) = task.claim.as_ref().and_then(|claim| claim.slot) {
+        if let Some(slot) = slot {
             self.note_slot(&task.group, slot);
         }
         cancel
@@ -224,5 +271,18 @@ impl Queue {
         if let Some(running) = locked(&self.running).get(&id) {
             running.cancel.cancel();
         }
+    }
+}
+
+/// An attempt that is about to be claimed.
+fn new_running(entry: &Entry, cancel: CancellationToken) -> Running {
+    Running {
+        fence: 0,
+        revision: entry.revision,
+        group: entry.group.clone(),
+        slot: None,
+        has_ended: false,
+        cancel,
+        progress: None,
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::state::{Transition, apply};
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus, Work};
@@ -15,14 +15,17 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{Queue, locked, unknown_task};
-use crate::records;
 use crate::schedule::Entry;
+use crate::{backoff, labels, records};
 
 /// A lock, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockRecord {
     /// The task or workflow that holds it.
     pub holder: TaskId,
+    /// Of a slot in a store that engines share: the engine that the task runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 /// The key of a named lock.
@@ -33,6 +36,12 @@ pub fn lock_key(name: &str) -> Key {
 /// The key of a slot of a group that has a limit.
 pub fn slot_key(group: &str, slot: u32) -> Key {
     Key::new(Table::Lock, format!("slot/{group}/{slot}"))
+}
+
+/// The group and the number in the key of a slot.
+pub fn parse_slot(key: &Key) -> Option<(&str, u32)> {
+    let (group, slot) = key.id.strip_prefix("slot/")?.rsplit_once('/')?;
+    Some((group, slot.parse().ok()?))
 }
 
 struct Drafted {
@@ -94,7 +103,10 @@ impl Draft<'_> {
     }
 
     /// Adds a new task.
-    pub fn create(&mut self, task: Task) {
+    pub fn create(&mut self, mut task: Task) {
+        if self.queue.options.is_shared {
+            labels::add_implicit(&mut task, &self.queue.options.labels);
+        }
         self.tasks.insert(task.id, Drafted { task, read: None, changed: true });
     }
 
@@ -196,25 +208,23 @@ impl Draft<'_> {
         Box::pin(self.transition(parent, step)).await
     }
 
-    /// Takes a lock for a holder, or makes sure that it still has it.
-    ///
-    /// # Errors
-    /// A conflict when another holds it.
-    pub async fn take_lock(&mut self, name: &str, holder: TaskId) -> Result<(), Error> {
+    /// Takes a lock for a holder, or makes sure that it still has it. `false` when another holds it.
+    pub async fn take_lock(&mut self, name: &str, holder: TaskId) -> Result<bool, Error> {
         let key = lock_key(name);
         match self.queue.store.get(&key).await.map_err(records::storage_error)? {
             None => {
-                self.operation(records::put(key, Fields::default(), &LockRecord { holder }, Expect::Absent)?)
+                let record = LockRecord { holder, engine: None };
+                self.operation(records::put(key, Fields::default(), &record, Expect::Absent)?);
             }
             Some(record) => {
                 let held: LockRecord = records::read(&record)?;
                 if held.holder != holder {
-                    return Err(Error::conflict(format!("the lock '{name}' is held by {}", held.holder)));
+                    return Ok(false);
                 }
                 self.operation(records::check(key, record.revision));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Gives a lock back, if this holder has it.
@@ -293,10 +303,10 @@ impl Queue {
         let mut unsure = HashSet::new();
         let mut ended_badly = Vec::new();
         for drafted in changed.iter().filter(|drafted| stopped(drafted)) {
-            self.forget_running(&drafted.task);
+            self.leave(drafted.task.id, drafted.task.fence);
         }
         for (group, slot) in &freed {
-            self.give_slot_back(group, *slot);
+            self.foreign_slot_freed(group, *slot);
         }
         {
             let in_commit: HashSet<TaskId> = changed.iter().map(|drafted| drafted.task.id).collect();
@@ -309,16 +319,14 @@ impl Queue {
                     }
                     continue;
                 }
-                if stopped(drafted) {
-                    schedule.stopped(&task.group);
-                }
                 match task.status {
                     TaskStatus::Pending => {
-                        let entry = entry(task, *revision);
+                        let entry = entry(task, *revision, self.fits(task), due(task));
                         unsure.extend(entry.waits_for.difference(&in_commit).copied());
                         schedule.insert(entry);
                     }
-                    TaskStatus::Running => {}
+                    // Nothing that was read before the claim is of use any more.
+                    TaskStatus::Running => schedule.remove_until(task.id, *revision),
                     TaskStatus::Completed => schedule.completed(task.id),
                     TaskStatus::Failed | TaskStatus::Cancelled => schedule.remove_until(task.id, *revision),
                 }
@@ -354,17 +362,16 @@ impl Queue {
         }
     }
 
-    /// Tells again those who depend on tasks, where it has failed before.
+    /// Tells again those who depend on tasks, and looks again at tasks, where it has failed before.
     pub async fn sweep(&self) {
+        let unlearnt = std::mem::take(&mut *locked(&self.unlearnt));
+        for id in unlearnt {
+            if let Err(error) = self.learn_again(id).await {
+                warn!(task = %id, %error, "it cannot be looked at yet");
+            }
+        }
         let unsettled = std::mem::take(&mut *locked(&self.unsettled));
         self.tell(unsettled.into_iter().collect()).await;
-    }
-
-    fn forget_running(&self, task: &Task) {
-        let mut running = locked(&self.running);
-        if running.get(&task.id).is_some_and(|running| running.fence <= task.fence) {
-            running.remove(&task.id);
-        }
     }
 
     /// A task that pending ones wait for may have ended before they were in the schedule.
@@ -393,19 +400,36 @@ fn stopped(drafted: &Drafted) -> bool {
     was_running && drafted.task.status != TaskStatus::Running
 }
 
+/// When a pending task may run, by the clock of the engine that said so.
+pub(super) fn due(task: &Task) -> Option<DateTime<Utc>> {
+    task.next_attempt_at.or(task.not_before)
+}
+
+/// When a task may run of which one has learnt just now what another engine said, whose clock may be minutes
+/// off: it waits for its next attempt as long as its policy says, from now on.
+pub(super) fn due_as_learnt(task: &Task) -> Option<DateTime<Utc>> {
+    if task.next_attempt_at.is_none() {
+        return task.not_before;
+    }
+    let failed = task.attempt.saturating_sub(task.revived_after);
+    let wait = TimeDelta::from_std(backoff::delay(&task.retry, failed, 0.0)).ok();
+    Some(wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(DateTime::<Utc>::MAX_UTC))
+}
+
 /// What the schedule must know of a pending task, as if none of its dependencies had completed.
-pub(super) fn entry(task: &Task, revision: Revision) -> Entry {
+pub(super) fn entry(task: &Task, revision: Revision, fits: bool, due: Option<DateTime<Utc>>) -> Entry {
     let has_run = task.attempt > task.revived_after;
     Entry {
         id: task.id,
         revision,
         group: task.group.clone(),
         priority: task.priority,
-        not_before: task.next_attempt_at.or(task.not_before).filter(|time| *time > Utc::now()),
+        not_before: due.filter(|time| *time > Utc::now()),
         lock: task.lock.clone(),
         holder: holder(task),
         // What has run once has had its dependencies completed.
         waits_for: if has_run { HashSet::new() } else { task.depends_on.iter().copied().collect() },
+        fits,
     }
 }
 

@@ -22,7 +22,7 @@ use super::Queue;
 use super::draft::lock_key;
 use super::finish::{Ending, Verdict, judge};
 use super::submit::MAX_RETRIES;
-use crate::records;
+use crate::{labels, records};
 
 /// The label with the environment that a task is about.
 pub const ENVIRONMENT_LABEL: &str = "environment";
@@ -97,6 +97,7 @@ impl Queue {
             status: EnvironmentStatus::Creating,
             request: request.clone(),
             engine: self.options.engine.clone(),
+            docker: self.options.labels.get(labels::DOCKER).cloned(),
             owner: Some(owner.to_owned()),
             network: None,
             nodes: Vec::new(),
@@ -414,6 +415,7 @@ impl Queue {
             priority: environment.request.priority,
             labels: [(ENVIRONMENT_LABEL.to_owned(), environment.id.to_string())].into(),
             lock: Some(environment_lock(environment.id)),
+            requires: environment.docker.iter().map(|id| (labels::DOCKER.to_owned(), id.clone())).collect(),
             retry,
             ..self.new_task(&title, Work::Action(action), &group(&environment.request))
         }

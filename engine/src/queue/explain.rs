@@ -5,6 +5,8 @@ use orchestrator_protocol::request::{EngineMode, Explanation, Reason, ReasonKind
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus, Work};
 
 use super::{Queue, locked};
+use crate::labels;
+use crate::membership::{self, About, Seat};
 use crate::schedule::Obstacle;
 
 impl Queue {
@@ -13,6 +15,14 @@ impl Queue {
         let task = self.task(id).await?;
         let reasons = match task.status {
             TaskStatus::Pending if task.kind() != TaskKind::Workflow => self.why_pending(&task).await?,
+            TaskStatus::Running if self.is_held(&task).await? => {
+                let engine = task.claim.as_ref().map_or("", |claim| &claim.engine);
+                let message = format!(
+                    "it is held: its engine {engine} is lost, and nobody takes it over until that is back; \
+                     `orchestrator task cancel {id} --force` calls it off"
+                );
+                vec![reason(ReasonKind::Engine, message)]
+            }
             TaskStatus::Pending | TaskStatus::Running => vec![why_running(&task)],
             TaskStatus::Completed | TaskStatus::Failed | TaskStatus::Cancelled => vec![why_ended(&task)],
         };
@@ -68,6 +78,7 @@ impl Queue {
                 let message = "it was submitted for a later time".to_owned();
                 Reason { until: Some(until), ..reason(ReasonKind::NotBefore, message) }
             }
+            Obstacle::Engine => reason(ReasonKind::Engine, self.why_not_here(task).await?),
             Obstacle::Lock { lock, holder } => {
                 let name = self.task(holder).await.map_or_else(|_| holder.to_string(), |task| task.name);
                 let message = format!("the lock '{lock}' is held by '{name}'");
@@ -92,6 +103,33 @@ impl Queue {
                 reason(ReasonKind::Turn, format!("{before} tasks of group '{}' come first", task.group))
             }
         }])
+    }
+}
+
+impl Queue {
+    /// Whether a running task is held for an engine that has no seat.
+    async fn is_held(&self, task: &Task) -> Result<bool, Error> {
+        let Some(claim) = task.claim.as_ref().filter(|_| self.options.is_shared) else { return Ok(false) };
+        let is_free = membership::seat(&*self.store, &claim.engine).await? != Seat::Taken;
+        Ok(is_free && !claim.is_leased)
+    }
+
+    /// Why this engine does not run a task: what it requires, and who has that.
+    async fn why_not_here(&self, task: &Task) -> Result<String, Error> {
+        let required = labels::in_words(&task.requires);
+        if !self.options.is_shared {
+            return Ok(format!("it requires an engine with {required}, and this one has other labels"));
+        }
+        let members = membership::members(&*self.store).await?;
+        let has_all =
+            |about: &About| task.requires.iter().all(|(label, value)| about.labels.get(label) == Some(value));
+        let fitting = members.iter().find(|member| member.is_seated && has_all(&member.about));
+        Ok(match fitting {
+            Some(member) => {
+                format!("it requires {required}: it is for engine {} on {}", member.id, member.about.host)
+            }
+            None => format!("it requires {required}, and no engine that is alive has that"),
+        })
     }
 }
 

@@ -83,6 +83,7 @@ impl Queue {
         loop {
             let mut draft = self.draft();
             if !self.draft_ending(&mut draft, id, fence, ending).await? {
+                self.leave(id, fence);
                 return Ok(());
             }
             crate::fault::point("finish.before_commit");
@@ -144,10 +145,12 @@ impl Queue {
     pub async fn hand_back(&self, id: TaskId, fence: u64) -> Result<(), Error> {
         loop {
             let mut draft = self.draft();
-            let Some(task) = draft.get(id).await?.cloned() else { return Ok(()) };
-            if task.fence != fence || task.status != TaskStatus::Running {
+            let task = draft.get(id).await?.cloned();
+            let Some(task) = task.filter(|task| task.fence == fence && task.status == TaskStatus::Running)
+            else {
+                self.leave(id, fence);
                 return Ok(());
-            }
+            };
             self.draft_release(&mut draft, &task).await?;
             let edited = draft.edit(id).await?;
             edited.attempts.pop();

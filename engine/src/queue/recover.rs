@@ -1,4 +1,7 @@
-//! What a new engine finds: pauses, locks, pending tasks, and tasks that another engine was running.
+//! What a new engine finds: pauses, locks, pending tasks, and tasks that it was running in an earlier life.
+//!
+//! Where several engines share the store, what runs on the others stays with them. A store of one engine's
+//! own holds only what is this engine's, whatever the engine before it was called.
 
 use std::collections::HashSet;
 
@@ -8,7 +11,7 @@ use orchestrator_storage::{Filter, Order, Query, Record, Table};
 use tokio_util::sync::CancellationToken;
 
 use super::control::pauses_key;
-use super::draft::{LockRecord, entry};
+use super::draft::{LockRecord, due, due_as_learnt, entry, parse_slot};
 use super::{Pauses, Queue, locked};
 use crate::records;
 
@@ -32,9 +35,13 @@ impl Queue {
             self.apply_pauses(records::read::<Pauses>(&record)?);
         }
         self.each(Table::Lock, Filter::default(), |record| {
+            let lock: LockRecord = records::read(record)?;
             if let Some(name) = record.key.id.strip_prefix("lock/") {
-                let lock: LockRecord = records::read(record)?;
                 locked(&self.schedule).hold(name, lock.holder);
+            } else if self.is_foreign(&lock)
+                && let Some((group, slot)) = parse_slot(&record.key)
+            {
+                self.foreign_slot_taken(group, slot);
             }
             Ok(())
         })
@@ -44,8 +51,8 @@ impl Queue {
         self.each(Table::Task, status_filter(TaskStatus::Running), |record| {
             let task: Task = records::read(record)?;
             not_ended.insert(task.id);
-            if task.kind() != TaskKind::Workflow {
-                found.push(Found { cancel: self.adopt(&task), task });
+            if task.kind() != TaskKind::Workflow && self.is_own(&task) {
+                found.push(Found { cancel: self.adopt(&task, record.revision), task });
             }
             Ok(())
         })
@@ -55,7 +62,9 @@ impl Queue {
             let task: Task = records::read(record)?;
             not_ended.insert(task.id);
             if task.kind() != TaskKind::Workflow {
-                let entry = entry(&task, record.revision);
+                // Who said it may have had another clock, also an engine before this one.
+                let due = due(&task).min(due_as_learnt(&task));
+                let entry = entry(&task, record.revision, self.fits(&task), due);
                 dependencies.extend(&entry.waits_for);
                 locked(&self.schedule).insert(entry);
             }
@@ -85,7 +94,13 @@ impl Queue {
         Ok(())
     }
 
-    async fn each(
+    /// Whether an attempt that is stored as running is this engine's.
+    fn is_own(&self, task: &Task) -> bool {
+        let engine = task.claim.as_ref().map(|claim| &claim.engine);
+        !self.options.is_shared || engine == Some(&self.options.engine)
+    }
+
+    pub(super) async fn each(
         &self,
         table: Table,
         filter: Filter,
@@ -103,6 +118,6 @@ impl Queue {
     }
 }
 
-fn status_filter(status: TaskStatus) -> Filter {
+pub(super) fn status_filter(status: TaskStatus) -> Filter {
     Filter { statuses: vec![records::status_field(status)], ..Filter::default() }
 }

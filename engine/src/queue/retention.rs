@@ -8,7 +8,7 @@ use orchestrator_storage::{Filter, Order, Query, Record, Table};
 use super::Queue;
 use super::submit::{KEY_LIFETIME, KeyRecord};
 use crate::config::RetentionSettings;
-use crate::records;
+use crate::{log_segments, records};
 
 /// How many records one look into the store returns here, and one commit removes at most.
 const PAGE: usize = 500;
@@ -52,7 +52,14 @@ impl Queue {
                     break;
                 }
                 let task: Task = records::read(record)?;
-                if !self.is_needed(&task).await? && self.remove(record).await? {
+                if self.is_needed(&task).await? {
+                    continue;
+                }
+                if self.options.is_shared {
+                    // Before the task: whoever dies in between leaves a task without logs, not logs for ever.
+                    log_segments::remove(&*self.store, task.id).await?;
+                }
+                if self.remove(record).await? {
                     removed.push(task.id);
                     left -= 1;
                 }

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::Queue;
 use super::draft::Draft;
 use crate::graph::{self, GraphError};
-use crate::records;
+use crate::{labels, records};
 
 /// How many tasks one submission may hold.
 pub const MAX_TASKS: usize = 10_000;
@@ -255,6 +255,7 @@ impl Queue {
         for (label, value) in &new.labels {
             check_label(label, value).map_err(|error| error.with_field("labels"))?;
         }
+        labels::check(&new.requires).map_err(|error| error.with_field("requires"))?;
         let command = Command {
             program: Program::Script { path: script },
             cwd: cwd.to_string_lossy().into_owned(),
@@ -271,6 +272,8 @@ impl Queue {
             retry: self.checked_retry(new.retry)?,
             timeout_ms: checked_timeout(new.timeout_ms)?,
             grace_ms: new.grace_ms.unwrap_or(self.options.grace_ms),
+            requires: new.requires.clone(),
+            on_engine_loss: new.on_engine_loss.unwrap_or_default(),
             not_before: new.not_before,
             ..self.new_task(task_name, Work::Command(command), &group)
         })

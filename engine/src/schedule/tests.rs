@@ -20,6 +20,7 @@ fn entry(number: u64, group: &str, priority: i32) -> Entry {
         lock: None,
         holder: id(number),
         waits_for: HashSet::new(),
+        fits: true,
     }
 }
 
@@ -89,6 +90,18 @@ fn a_task_runs_after_its_dependencies_and_its_time() {
     assert_eq!(schedule.next_time(), Some(now() + TimeDelta::seconds(1)));
     assert_eq!(schedule.next(now() + TimeDelta::seconds(1)).unwrap().id, id(3));
     assert!(schedule.is_empty());
+}
+
+#[test]
+fn what_is_for_other_engines_is_never_next_and_says_so() {
+    let mut schedule = Schedule::default();
+    schedule.insert(Entry { fits: false, ..entry(1, "g", 9) });
+    schedule.insert(Entry { waits_for: HashSet::from([id(1)]), ..entry(2, "g", 0) });
+    assert!(drain(&mut schedule).is_empty());
+    assert_eq!(schedule.obstacles(id(1)), Some(vec![Obstacle::Engine]));
+    assert_eq!(schedule.dependents(id(1)), [id(2)]);
+    schedule.completed(id(1));
+    assert_eq!(drain(&mut schedule), [2]);
 }
 
 /// A step of a random history.

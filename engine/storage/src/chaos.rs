@@ -121,7 +121,7 @@ impl<S: Store + ?Sized> ChaosStore<S> {
                 Fate::Refused(injected_error())
             } else if strikes(self.plan.full) {
                 let source = io::Error::new(io::ErrorKind::StorageFull, "injected fault");
-                Fate::Refused(StoreError::Full { path: PathBuf::from("chaos"), source })
+                Fate::Refused(StoreError::Full { location: "chaos".to_owned(), source })
             } else if strikes(self.plan.outcome_unknown) {
                 Fate::Unknown { made: strikes(0.5) }
             } else {

@@ -81,6 +81,7 @@ cases![
     commits::an_expectation_of_absence_holds_once,
     commits::an_expectation_of_a_revision_holds_once,
     commits::revisions_grow_by_one_and_start_again_after_removal,
+    commits::an_import_keeps_the_revision_of_the_original,
     commits::many_operations_are_one_commit,
     commits::a_conflict_leaves_nothing,
     commits::a_check_guards_and_changes_nothing,
@@ -153,6 +154,10 @@ fn create(key: &Key, text: &str) -> Operation {
 
 fn update(key: &Key, revision: Revision, text: &str) -> Operation {
     put(key, Expect::Revision(revision), Fields::default(), text)
+}
+
+fn import(key: &Key, expect: Expect, revision: Revision, fields: Fields, text: &str) -> Operation {
+    Operation { key: key.clone(), expect, change: Change::Import { revision, fields, body: body(text) } }
 }
 
 fn delete(key: &Key, revision: Revision) -> Operation {

@@ -12,7 +12,6 @@
 //! - `recovery`: opening.
 //! - [`disk`], [`faulty_disk`]: what lies below, and a seeded stand-in that fails.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +20,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::record::{Change, Commit, Expect, Key, MAX_ID_BYTES, Operation, Record, Sequence, Table};
+use crate::record::{Commit, Key, Operation, Record, Sequence, Table};
+use crate::request::{check_commit, check_id, check_query};
 use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, StoreResult};
 
 mod checkpoint;
@@ -48,13 +48,6 @@ use shared::{Shared, count, read_body};
 /// How many commits may wait for the committer before their authors wait for room: several times
 /// what one batch takes, so that the disk never waits for authors.
 const WAITING_COMMITS: usize = 1024;
-
-/// The most that one commit may hold, in bytes of identifiers and bodies. It bounds the memory that
-/// a commit can take, and lies far below what a length in the journal can say.
-const MAX_COMMIT_BYTES: usize = 1024 * 1024 * 1024;
-
-/// The longest page of a listing, in records.
-const MAX_PAGE: usize = 10_000;
 
 /// How to open a store.
 #[derive(Debug, Clone)]
@@ -190,46 +183,6 @@ fn record(shared: &Shared, key: Key, entry: &Entry) -> StoreResult<Record> {
     Ok(Record { key, revision: entry.revision, fields: entry.fields(), body })
 }
 
-fn invalid<T>(reason: String) -> StoreResult<T> {
-    Err(StoreError::Invalid { reason })
-}
-
-fn check_id(key: &Key) -> StoreResult<()> {
-    match key.id.len() {
-        0 => invalid(format!("an empty identifier in {}", key.table)),
-        1..=MAX_ID_BYTES => Ok(()),
-        length => invalid(format!("an identifier of {length} bytes in {}", key.table)),
-    }
-}
-
-/// What can be said of a commit without looking at the records.
-fn check_commit(operations: &[Operation]) -> StoreResult<()> {
-    if operations.is_empty() {
-        return invalid("a commit without operations".to_owned());
-    }
-    let mut keys = std::collections::HashSet::with_capacity(operations.len());
-    let mut bytes = 0;
-    for Operation { key, expect, change } in operations {
-        check_id(key)?;
-        if !keys.insert(key) {
-            return invalid(format!("{key} stands twice in a commit"));
-        }
-        match (expect, change) {
-            (Expect::Revision(0), _) => return invalid(format!("{key} is expected at revision 0")),
-            (Expect::Absent, Change::Delete) => {
-                return invalid(format!("{key} is to be removed and expected to be absent"));
-            }
-            (_, Change::Put { body, .. }) => bytes += body.get().len(),
-            _ => {}
-        }
-        bytes += key.id.len();
-    }
-    if bytes > MAX_COMMIT_BYTES {
-        return invalid(format!("a commit of {bytes} bytes"));
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl Store for FilesystemStore {
     async fn get(&self, key: &Key) -> StoreResult<Option<Record>> {
@@ -241,9 +194,7 @@ impl Store for FilesystemStore {
     }
 
     async fn list(&self, query: &Query) -> StoreResult<Page> {
-        if NonZeroUsize::new(query.limit).is_none_or(|limit| limit.get() > MAX_PAGE) {
-            return invalid(format!("a page of {} records", query.limit));
-        }
+        check_query(query)?;
         let query = query.clone();
         self.read(move |shared| {
             let listing = shared.index().list(&query);

@@ -10,14 +10,20 @@
 //! - [`record`]: keys, records, fields, operations: the words of the contract.
 //! - [`store`]: the trait, its queries and its errors.
 //! - [`filesystem`]: the default backend: a journal of JSON lines and packed, readable JSON.
+//! - `surrealdb`: the backends on SurrealDB, embedded and server, under the cargo feature of that name.
+//! - [`migration`]: moving the records of one store to another, offline or under a running engine.
 //! - [`chaos`]: a seeded wrapper that injects faults into any backend.
 //! - [`conformance`]: the suite that every backend and the wrapper must pass.
 
 pub mod chaos;
 pub mod conformance;
 pub mod filesystem;
+pub mod migration;
 pub mod record;
+mod request;
 pub mod store;
+#[cfg(feature = "surrealdb")]
+pub mod surrealdb;
 
 pub use record::{Change, Commit, Expect, Fields, Key, Operation, Record, Revision, Sequence, Table};
 pub use store::{

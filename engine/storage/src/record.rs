@@ -92,7 +92,8 @@ impl fmt::Display for Key {
     }
 }
 
-/// How often a record has been written: 1 when created, then one more with each write.
+/// How often a record has been written: 1 when created, then one more with each write. A copy of a
+/// record goes on from the revision of the original ([`Change::Import`]).
 pub type Revision = u64;
 
 /// The number of a commit in this store: it grows with each, may skip numbers, and never goes back.
@@ -155,6 +156,17 @@ pub enum Expect {
 pub enum Change {
     /// Write the record, whole.
     Put {
+        /// What the backend indexes.
+        fields: Fields,
+        /// JSON text.
+        body: Arc<RawValue>,
+    },
+    /// Write the record, whole, with a revision of the author's choice, 1 or more, in place of the
+    /// next one. Only for copying a store, so that whoever read the record there is right or wrong
+    /// about its revision here as well.
+    Import {
+        /// The revision that the record has from here on.
+        revision: Revision,
         /// What the backend indexes.
         fields: Fields,
         /// JSON text.

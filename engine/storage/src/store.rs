@@ -21,10 +21,10 @@ pub enum StoreError {
         key: Key,
     },
     /// The medium is full. Nothing was written; the store goes on, and a later commit may succeed.
-    #[error("no space left for the store in {}", path.display())]
+    #[error("no space left for the store in {location}")]
     Full {
-        /// Where.
-        path: PathBuf,
+        /// Where: a directory or a server's address.
+        location: String,
         /// The system's words.
         #[source]
         source: std::io::Error,
@@ -75,6 +75,37 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// The database cannot be reached now. Nothing was written; the store goes on by itself when the
+    /// database is back.
+    #[error("the database at {location} cannot be reached: {reason}")]
+    Away {
+        /// Its address.
+        location: String,
+        /// What was tried, and what came of it.
+        reason: String,
+    },
+    /// The connection was lost while a commit was under way, and the database has not been back in time
+    /// to say whether it happened. The store goes on: read again and decide anew.
+    #[error("it is not known whether the database at {location} has made a commit: {reason}")]
+    OutcomeUnknown {
+        /// Its address.
+        location: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The database has answered with an error, or with something that this release does not understand.
+    /// Nothing was changed.
+    #[error("the database at {location} does not do what it is asked: {reason}")]
+    Database {
+        /// A directory or a server's address.
+        location: String,
+        /// The database's words.
+        reason: String,
+    },
+    /// The author has lost its seat among those who share the store: others have taken over its work, or
+    /// are about to. Nothing was written, and nothing will be in this life of it.
+    #[error("this engine has lost its seat: others have taken over its work")]
+    Unseated,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -206,8 +237,9 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when an expectation does not hold; [`StoreError::Full`] without
-    /// space; [`StoreError::Failed`] when it cannot be known whether the commit happened: then the
-    /// author must open the store again and read.
+    /// space; [`StoreError::Away`] while the database cannot be reached; when it cannot be known whether
+    /// the commit happened [`StoreError::OutcomeUnknown`], after which the author reads again, or
+    /// [`StoreError::Failed`], after which the author must open the store again first.
     async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit>;
 
     /// The number of the newest durable commit; 0 for an empty store.

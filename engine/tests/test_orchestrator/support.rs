@@ -121,6 +121,7 @@ impl World {
             owner: None,
             network: None,
             nodes: Vec::new(),
+            docker: None,
             partitions: Vec::new(),
             runs: 0,
             run_task: None,

@@ -13,7 +13,7 @@ struct Family {
     search_terms: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 10] = [
+const FAMILIES: [Family; 11] = [
     Family {
         name: "orchestrator",
         description: "Run provisioning scripts in a durable background queue.",
@@ -63,6 +63,12 @@ retried like any other.",
         description: "Workflows over the clusters of a settings file.",
         extra_description: "A cluster is servers that belong together, and the taskservs on them.",
         search_terms: &["kubernetes", "group"],
+    },
+    Family {
+        name: "orchestrator storage",
+        description: "Where the records are, and moving them elsewhere.",
+        extra_description: "The engine's data directory stays where it is, with the logs of attempts; what moves are the records of tasks, keys, locks and environments.",
+        search_terms: &["database", "backend", "migrate", "backup"],
     },
     Family {
         name: "orchestrator test",

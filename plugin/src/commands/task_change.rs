@@ -55,9 +55,14 @@ begun on other machines is its own affair."
     }
 
     fn signature(&self) -> Signature {
-        Signature::build(self.name()).about_tasks().param(
-            Flag::new("reason").short('r').arg(SyntaxShape::String).desc("Why, for whoever looks later"),
-        )
+        Signature::build(self.name())
+            .about_tasks()
+            .param(
+                Flag::new("reason").short('r').arg(SyntaxShape::String).desc("Why, for whoever looks later"),
+            )
+            .param(Flag::new("force").short('f').desc(
+                "End it also when it is held for an engine that is lost; its script may still run there",
+            ))
     }
 
     fn examples(&self) -> Vec<Example<'_>> {
@@ -84,9 +89,10 @@ begun on other machines is its own affair."
     ) -> Result<PipelineData, LabeledError> {
         let session = Session::open(plugin, engine, call)?;
         let reason: Option<String> = call.get_flag("reason")?;
+        let force = call.has_flag("force")?;
         let head = call.head;
         for_each_task(&session, call, input, move |session, named| {
-            let question = CancelTask { id: named.id, reason: reason.clone() };
+            let question = CancelTask { id: named.id, reason: reason.clone(), force };
             Ok(changed(&session.ask(question).map_err(|failure| failure.at(named.span))?, head))
         })
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use nu_plugin::{EngineInterface, EvaluatedCall, PluginCommand};
 use nu_protocol::{
-    Example, Flag, LabeledError, ListStream, PipelineData, Record, Signature, Span, SyntaxShape, Type, Value,
+    Completion, Example, Flag, LabeledError, ListStream, PipelineData, Record, Signature, Span, SyntaxShape,
+    Type, Value,
 };
 use orchestrator_protocol::submit::{NewTask, SubmitRequest, Submitted};
 
@@ -105,6 +106,17 @@ the environment of the engine's configuration and what --env adds."
                     .short('b')
                     .arg(SyntaxShape::DateTime)
                     .desc("Do not run it before this time"),
+            )
+            .param(
+                Flag::new("requires")
+                    .arg(SyntaxShape::OneOf(vec![SyntaxShape::record(), SyntaxShape::String]))
+                    .desc("Labels that an engine must have to run it: key=value, or a record"),
+            )
+            .param(
+                Flag::new("on-engine-loss")
+                    .arg(SyntaxShape::String)
+                    .completion(Completion::new_list(&["retry", "hold"]))
+                    .desc("When its engine is lost: retry it on another, or hold it for its own (default: retry)"),
             )
             .with_environment()
             .with_idempotency_key()
@@ -214,6 +226,8 @@ fn template(call: &EvaluatedCall, cwd: &Path) -> Result<NewTask, LabeledError> {
         )?,
         timeout_ms: flag("timeout").map(|value| milliseconds(&value)).transpose()?,
         grace_ms: flag("grace").map(|value| milliseconds(&value)).transpose()?,
+        requires: flag("requires").map(|value| input::labels(&value)).transpose()?.unwrap_or_default(),
+        on_engine_loss: flag("on-engine-loss").map(|value| input::on_engine_loss(&value)).transpose()?,
         not_before: flag("not-before").map(|value| value.as_date()).transpose()?.map(|date| date.to_utc()),
     })
 }

@@ -152,7 +152,7 @@ impl Test<'_> {
     fn call_off(&self, keeps_failed: bool) -> Result<Environment, LabeledError> {
         let reason = Some("its time was over".to_owned());
         // What has ended at this very moment cannot be called off, and is waited for all the same.
-        let _ = self.session.ask(CancelTask { id: self.begun.task.id, reason });
+        let _ = self.session.ask(CancelTask { force: false, id: self.begun.task.id, reason });
         let tasks = self.wait(self.begun)?;
         if !keeps_failed {
             let cleaning = self.session.ask(CleanEnvironment { id: self.begun.environment.id });

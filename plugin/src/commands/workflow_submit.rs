@@ -37,6 +37,8 @@ const COLUMNS: &[&str] = &[
     "timeout",
     "grace",
     "not_before",
+    "requires",
+    "on_engine_loss",
     "env",
     "secrets",
     "cwd",
@@ -59,7 +61,7 @@ list; steps that wait for nothing run in parallel. When a step fails for good, t
 are queued all or none: a cycle or an unknown name is refused.
 
 Columns: name, script, after, depends_on (ids of other tasks), params, priority, group, labels, lock, retries, \
-retry_base, retry_cap, timeout, grace, not_before, env, secrets, cwd. An empty cell is as good as none.
+retry_base, retry_cap, timeout, grace, not_before, requires, on_engine_loss, env, secrets, cwd. An empty cell is as good as none.
 
 Returns the workflow with its tasks; with --wait, when all have ended."
     }
@@ -206,6 +208,8 @@ fn step(row: &Value, cwd: &Path) -> Result<NewTask, LabeledError> {
         retry: input::retry(cell("retries"), cell("retry_base"), cell("retry_cap"))?,
         timeout_ms: cell("timeout").map(milliseconds).transpose()?,
         grace_ms: cell("grace").map(milliseconds).transpose()?,
+        requires: cell("requires").map(input::labels).transpose()?.unwrap_or_default(),
+        on_engine_loss: cell("on_engine_loss").map(input::on_engine_loss).transpose()?,
         not_before: cell("not_before").map(Value::as_date).transpose()?.map(|date| date.to_utc()),
     })
 }

@@ -13,6 +13,7 @@ use orchestrator_protocol::event::{Item, LogLine, OutputStream};
 use orchestrator_protocol::request::{
     EngineMode, EngineStatus, Request, Response, StorageStatus, Subscription, TaskPage,
 };
+use orchestrator_protocol::storage::{Migration, MigrationStatus, StoragePlace, StorageReport, Validation};
 use orchestrator_protocol::task::{Task, TaskStatus};
 use serde_json::json;
 
@@ -54,6 +55,28 @@ fn exemplary_topology() -> NamedTopology {
     }
 }
 
+fn storage_place() -> StoragePlace {
+    StoragePlace { backend: "filesystem".into(), location: "/data".into() }
+}
+
+fn exemplary_migration() -> Migration {
+    Migration {
+        id: ID.parse().unwrap(),
+        status: MigrationStatus::Completed,
+        phase: "done".into(),
+        from: storage_place(),
+        to: storage_place(),
+        records_done: 3,
+        records_total: 3,
+        started_at: moment(),
+        ended_at: Some(moment()),
+        checksum: Some("5e77".into()),
+        waited_us: Some(1_500),
+        error: None,
+        advice: None,
+    }
+}
+
 impl Behaviour for Exemplary {
     fn answer(&self, request: &Request) -> Play {
         match request {
@@ -78,6 +101,7 @@ impl Behaviour for Exemplary {
                 max_parallel: 4,
                 tasks: [(TaskStatus::Failed, 1)].into(),
                 groups: Default::default(),
+                engines: Vec::new(),
             }))
             .into(),
             Request::ListTasks(filter) if filter.statuses == [TaskStatus::Failed] => {
@@ -93,6 +117,26 @@ impl Behaviour for Exemplary {
             Request::GetEnvironment(_) => Response::GetEnvironment(Box::new(exemplary_environment())).into(),
             Request::ListEnvironments(_) => Response::ListEnvironments(vec![exemplary_environment()]).into(),
             Request::ListTopologies(_) => Response::ListTopologies(vec![exemplary_topology()]).into(),
+            Request::GetStorage(_) => Response::GetStorage(Box::new(StorageReport {
+                place: storage_place(),
+                state: "active".into(),
+                epoch: 0,
+                other: None,
+                writable: true,
+                reason: None,
+                free_bytes: Some(1 << 30),
+                tables: [("task".to_owned(), 3)].into(),
+            }))
+            .into(),
+            Request::ValidateMigration(_) => Response::ValidateMigration(Box::new(Validation {
+                from: storage_place(),
+                to: storage_place(),
+                is_possible: true,
+                checks: Vec::new(),
+            }))
+            .into(),
+            Request::StartMigration(_) => Response::StartMigration(Box::new(exemplary_migration())).into(),
+            Request::ListMigrations(_) => Response::ListMigrations(vec![exemplary_migration()]).into(),
             Request::PrunePrepared(_) => {
                 Response::PrunePrepared(Pruned { images: vec!["one".into()], bytes: 1 << 20 }).into()
             }

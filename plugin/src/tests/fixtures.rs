@@ -79,6 +79,7 @@ pub fn environment(status: EnvironmentStatus) -> Environment {
         owner: None,
         network: None,
         nodes: Vec::new(),
+        docker: None,
         partitions: Vec::new(),
         runs: 1,
         run_task: None,

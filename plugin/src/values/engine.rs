@@ -3,11 +3,12 @@
 use chrono::{DateTime, Utc};
 use nu_protocol::{Record, Span, Value, record};
 use orchestrator_protocol::request::{
-    Check, CheckState, EngineMode, EngineStatus, Explanation, QueuePauses, ReasonKind,
+    Check, CheckState, EngineMember, EngineMode, EngineStatus, Explanation, MemberState, QueuePauses,
+    ReasonKind,
 };
 use orchestrator_protocol::task::TaskStatus;
 
-use super::{between, count, optional, optional_text, texts, time};
+use super::{between, count, optional, optional_text, text_map, texts, time};
 use crate::connection::target::Target;
 
 /// The status of a running engine.
@@ -44,7 +45,34 @@ pub fn status(status: &EngineStatus, now: DateTime<Utc>, span: Span) -> Record {
         "tasks" => Value::record(by_state(|state| status.tasks.get(&state).copied(), span), span),
         "groups" => Value::list(groups.collect(), span),
         "engine" => Value::string(&status.engine, span),
+        "engines" => Value::list(status.engines.iter().map(|member| engine(member, now, span)).collect(), span),
     }
+}
+
+/// One engine of a store.
+fn engine(member: &EngineMember, now: DateTime<Utc>, span: Span) -> Value {
+    let state = match member.state {
+        MemberState::Alive => "alive",
+        MemberState::Lost => "lost",
+        MemberState::Left => "left",
+        MemberState::Unknown => "unknown",
+    };
+    Value::record(
+        record! {
+            "id" => Value::string(&member.id, span),
+            "host" => Value::string(&member.host, span),
+            "pid" => Value::int(member.pid.into(), span),
+            "state" => Value::string(state, span),
+            "since" => time(member.since, span),
+            "uptime" => between(member.since, now, span),
+            "running" => count(member.running, span),
+            "labels" => text_map(member.labels.iter().map(|(label, value)| (label, value.clone())), span),
+            "version" => Value::string(&member.version, span),
+            "data_dir" => Value::string(&member.data_dir, span),
+            "this" => Value::bool(member.is_this, span),
+        },
+        span,
+    )
 }
 
 /// The status when no engine runs: where it would be.
@@ -127,6 +155,7 @@ fn reason_kind(kind: ReasonKind) -> &'static str {
         ReasonKind::Busy => "busy",
         ReasonKind::Turn => "turn",
         ReasonKind::Storage => "storage",
+        ReasonKind::Engine => "engine",
         ReasonKind::Running => "running",
         ReasonKind::Ended => "ended",
         ReasonKind::Unknown => "unknown",

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use nu_protocol::{ListStream, PipelineData, PipelineMetadata, Record, Span, Value, record};
 use orchestrator_protocol::submit::{Submitted, SubmittedTask};
-use orchestrator_protocol::task::{Attempt, AttemptOutcome, Command, Program, Task, Work};
+use orchestrator_protocol::task::{Attempt, AttemptOutcome, Command, OnEngineLoss, Program, Task, Work};
 
 use super::{between, count, json, milliseconds, optional, optional_text, text_map, texts, time};
 
@@ -71,6 +71,14 @@ pub fn whole(task: &Task, now: DateTime<Utc>, span: Span) -> Value {
         "lock" => optional_text(task.lock.as_ref(), span),
         "started" => optional(task.started_at, span, |at| time(at, span)),
         "completed" => optional(task.completed_at, span, |at| time(at, span)),
+        "requires" => text_map(task.requires.iter().map(|(label, value)| (label, value.clone())), span),
+        "on_engine_loss" => Value::string(
+            match task.on_engine_loss {
+                OnEngineLoss::Retry => "retry",
+                OnEngineLoss::Hold => "hold",
+            },
+            span,
+        ),
         "not_before" => optional(task.not_before, span, |at| time(at, span)),
         "next_attempt" => optional(task.next_attempt_at, span, |at| time(at, span)),
         "attempts" => Value::list(task.attempts.iter().map(|attempt| attempt_record(attempt, now, span)).collect(), span),

@@ -2,6 +2,7 @@
 
 mod ending;
 mod hiding;
+mod leasing;
 mod lost;
 mod output;
 mod running;

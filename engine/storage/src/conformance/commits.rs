@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Harness, check, content, create, delete, fields, put, task, update};
+use super::{Harness, check, content, create, delete, fields, import, put, task, update};
 use crate::record::{Change, Expect, Fields, Key, MAX_ID_BYTES, Operation, Table};
 use crate::store::{Store, StoreError, StoreResult};
 
@@ -55,6 +55,35 @@ pub(super) async fn revisions_grow_by_one_and_start_again_after_removal(harness:
         assert!(store.get(&key).await.unwrap().is_none());
         assert_conflict(store.commit(vec![delete(&key, 4)]).await, &key);
     }
+}
+
+pub(super) async fn an_import_keeps_the_revision_of_the_original(harness: Arc<dyn Harness>) {
+    let (store, key, other) = (harness.open().await, task("a"), task("b"));
+    let pending = || fields("Pending", "g");
+    let copied = store
+        .commit(vec![import(&key, Expect::Absent, 7, pending(), "7"), create(&other, "1")])
+        .await
+        .unwrap();
+    assert_eq!(copied.revisions, [7, 1]);
+    assert_conflict(store.commit(vec![import(&key, Expect::Absent, 9, pending(), "9")]).await, &key);
+    assert_conflict(store.commit(vec![update(&key, 1, "2")]).await, &key);
+    assert_invalid(store.commit(vec![import(&task("c"), Expect::Absent, 0, pending(), "0")]).await);
+    // Who read the original at this revision may go on.
+    assert_eq!(store.commit(vec![update(&key, 7, "8")]).await.unwrap().revisions, [8]);
+    // The original has gone on as well, by any number of steps, or was made anew.
+    let again = import(&key, Expect::Revision(8), 40, pending(), "40");
+    assert_eq!(store.commit(vec![again]).await.unwrap().revisions, [40]);
+    let anew = import(&other, Expect::Revision(1), 1, pending(), "\"anew\"");
+    assert_eq!(store.commit(vec![anew]).await.unwrap().revisions, [1]);
+    assert_eq!(store.counts(Table::Task).await.unwrap()[0].records, 2);
+    let expected = content(&*store).await;
+    let changed = store.changes(0, 100).await.unwrap();
+    assert!(matches!(&changed, crate::Changes::Since { keys, .. } if keys.len() == 5), "{changed:?}");
+    store.close().await.unwrap();
+    let store = harness.open().await;
+    assert_eq!(content(&*store).await, expected);
+    assert_eq!(store.commit(vec![update(&key, 40, "41")]).await.unwrap().revisions, [41]);
+    assert_eq!(store.commit(vec![update(&other, 1, "2")]).await.unwrap().revisions, [2]);
 }
 
 pub(super) async fn many_operations_are_one_commit(harness: Arc<dyn Harness>) {

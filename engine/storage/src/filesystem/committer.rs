@@ -19,9 +19,10 @@ use super::checkpoint::{Checkpoint, Outcome};
 use super::directory_lock::DirectoryLock;
 use super::frame::DataFile;
 use super::index::{Applied, Index, Location};
-use super::journal::{self, Span, revision_after};
+use super::journal::{self, Span};
 use super::shared::{Shared, count};
 use crate::record::{Change, Commit, Expect, Key, Operation, Revision};
+use crate::request::revision_after;
 use crate::store::{StoreError, StoreResult};
 
 /// A batch takes no further commit once it has grown past this. After a restart at least so much of
@@ -180,7 +181,7 @@ impl Committer {
             let changes = request.operations.into_iter().filter_map(|operation| {
                 let revision = revision_after(&operation);
                 let put = match operation.change {
-                    Change::Put { fields, .. } => {
+                    Change::Put { fields, .. } | Change::Import { fields, .. } => {
                         let Span { offset, length, checksum } = spans.next()?;
                         let span = Span { offset: start + offset, length, checksum };
                         Some((revision, fields, Location { file: file.clone(), span }))
@@ -229,7 +230,8 @@ impl Committer {
         };
         match failure {
             Failure::Full(error) => {
-                StoreError::Full { path: self.shared.layout.root.clone(), source: copy(error) }
+                let location = self.shared.layout.root.display().to_string();
+                StoreError::Full { location, source: copy(error) }
             }
             Failure::Io(error) => {
                 StoreError::Io { path: self.journal.file.path.clone(), source: copy(error) }

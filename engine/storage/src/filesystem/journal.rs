@@ -19,7 +19,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::frame::{DIGITS, ReadAt, ReadError, Scanner, begins, digits, number};
-use crate::record::{Change, Expect, Fields, Key, MAX_ID_BYTES, Operation, Revision, Sequence, Table};
+use crate::record::{Change, Fields, Key, MAX_ID_BYTES, Operation, Revision, Sequence, Table};
+use crate::request::revision_after;
 
 const HEAD: &[u8; 34] = br#"["????????","????????","????????","#;
 const TAIL: &[u8; 2] = b"]\n";
@@ -33,16 +34,6 @@ pub(super) struct Span {
     pub(super) offset: u64,
     pub(super) length: u32,
     pub(super) checksum: u32,
-}
-
-/// The revision that an operation gives its record: 0 when it is removed or was checked to be absent.
-pub(super) fn revision_after(operation: &Operation) -> Revision {
-    match (&operation.change, operation.expect) {
-        (Change::Put { .. }, Expect::Absent) => 1,
-        (Change::Put { .. }, Expect::Revision(revision)) => revision + 1,
-        (Change::Delete, _) | (Change::Check, Expect::Absent) => 0,
-        (Change::Check, Expect::Revision(revision)) => revision,
-    }
 }
 
 /// Appends a commit to a buffer and says where the bodies are in it, one for each put.
@@ -77,6 +68,7 @@ fn encode_unchecked(
     for operation in operations {
         let (word, fields) = match &operation.change {
             Change::Put { fields, body } => ("put", Some((fields, body))),
+            Change::Import { fields, body, .. } => ("import", Some((fields, body))),
             Change::Delete => ("delete", None),
             Change::Check => continue,
         };
@@ -129,6 +121,9 @@ struct CommitLine<'a> {
 enum OperationLine<'a> {
     #[serde(borrow)]
     Put(PutLine<'a>),
+    /// As a put, but its revision need not follow from the one before.
+    #[serde(borrow)]
+    Import(PutLine<'a>),
     #[serde(borrow)]
     Delete(DeleteLine<'a>),
 }
@@ -172,6 +167,8 @@ pub(super) struct JournalOperation {
     pub(super) key: Key,
     /// `None` for a removal.
     pub(super) put: Option<(Revision, Fields, Span)>,
+    /// Whether the revision was chosen by whoever copied the record.
+    pub(super) imported: bool,
 }
 
 impl JournalCommit {
@@ -289,8 +286,10 @@ fn parse(payload: &[u8], payload_at: u64) -> Result<JournalCommit, String> {
     let line: CommitLine<'_> = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     let mut operations = Vec::with_capacity(line.ops.len());
     for operation in line.ops {
+        let imported = matches!(operation, OperationLine::Import(_));
         let (table, id, put) = match operation {
-            OperationLine::Put(PutLine { table, id, revision, fields, body }) => {
+            OperationLine::Put(line) | OperationLine::Import(line) => {
+                let PutLine { table, id, revision, fields, body } = line;
                 // The body borrows from the payload, so its address tells its place.
                 let within = body.get().as_ptr() as usize - payload.as_ptr() as usize;
                 let span = span(payload_at + within as u64, body.get()).map_err(|e| e.to_string())?;
@@ -301,7 +300,7 @@ fn parse(payload: &[u8], payload_at: u64) -> Result<JournalCommit, String> {
         if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(format!("an identifier of {} bytes", id.len()));
         }
-        operations.push(JournalOperation { key: Key::new(table, &*id), put });
+        operations.push(JournalOperation { key: Key::new(table, &*id), put, imported });
     }
     Ok(JournalCommit { offset: 0, length: 0, sequence: line.seq, operations })
 }

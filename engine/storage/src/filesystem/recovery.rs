@@ -259,7 +259,8 @@ fn replay(commit: JournalCommit, file: &Arc<DataFile>, index: &mut Index) -> Res
     for operation in commit.operations {
         let before = index.revision(&operation.key);
         let put = match operation.put {
-            Some((revision, ..)) if revision != before + 1 => {
+            Some((0, ..)) => return Err(format!("{} is written at revision 0", operation.key)),
+            Some((revision, ..)) if revision != before + 1 && !operation.imported => {
                 return Err(format!("{} goes from revision {before} to {revision}", operation.key));
             }
             None if before == 0 => return Err(format!("{} is removed, but not there", operation.key)),

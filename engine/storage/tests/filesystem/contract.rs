@@ -8,6 +8,7 @@ use orchestrator_storage::chaos::{ChaosPlan, ChaosStore};
 use orchestrator_storage::conformance::{Harness, run_all};
 use orchestrator_storage::filesystem::faulty_disk::FaultyDisk;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
+use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::{Operation, Store, StoreError};
 
 use super::support::{create, eager, open, task};
@@ -56,6 +57,11 @@ async fn the_backend_keeps_the_contract_on_one_thread_and_a_stand_in_disk() {
 async fn the_wrapper_keeps_the_contract_while_it_only_delays() {
     let plan = ChaosPlan { delay: 0.2, max_delay: Duration::from_micros(300), ..ChaosPlan::calm(7) };
     run_all(|| harness(move |path| Arc::new(ChaosStore::new(Arc::new(open(&path)), plan)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_can_be_moved_while_it_is_used_keeps_the_contract() {
+    run_all(|| harness(|path| Arc::new(SwitchingStore::new(Arc::new(open(&path)))))).await;
 }
 
 fn word(result: &Result<impl Sized, StoreError>) -> &'static str {

@@ -24,6 +24,9 @@ pub fn apply(content: &mut Content, operations: &[Operation]) -> bool {
                     let revision = content.get(key).map_or(0, |(revision, ..)| *revision) + 1;
                     content.insert(key.clone(), (revision, fields.clone(), body.get().to_owned()));
                 }
+                Change::Import { revision, fields, body } => {
+                    content.insert(key.clone(), (*revision, fields.clone(), body.get().to_owned()));
+                }
                 Change::Delete => {
                     content.remove(key);
                 }
@@ -97,7 +100,13 @@ pub fn any_commit(random: &mut StdRng, content: &Content) -> Vec<Operation> {
         };
         let text = format!("\"{}\"", "x".repeat(random.random_range(0..80)));
         let change = match random.random_range(0..10) {
-            0..=6 => put(&key, expect, any_fields(random), &text).change,
+            0 => match put(&key, expect, any_fields(random), &text).change {
+                Change::Put { fields, body } => {
+                    Change::Import { revision: random.random_range(1..9), fields, body }
+                }
+                other => other,
+            },
+            1..=6 => put(&key, expect, any_fields(random), &text).change,
             7 | 8 if expect != Expect::Absent => Change::Delete,
             _ => Change::Check,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::record::Expect;
 
 fn body(text: &str) -> Arc<RawValue> {
     RawValue::from_string(text.to_owned()).unwrap().into()
@@ -175,6 +176,11 @@ fn any_operation() -> impl Strategy<Value = Operation> {
         4 => "[ -~é\n]{0,40}".prop_map(|text| Change::Put {
             fields: Fields { group: Some(text.as_str().into()), ..Fields::default() },
             body: RawValue::from_string(serde_json::to_string(&text).unwrap()).unwrap().into(),
+        }),
+        1 => (1..9_u64).prop_map(|revision| Change::Import {
+            revision,
+            fields: Fields::default(),
+            body: RawValue::from_string("[ 1 ]".to_owned()).unwrap().into(),
         }),
         1 => Just(Change::Delete),
         1 => Just(Change::Check),

@@ -1,0 +1,135 @@
+//! Answers for the engine that is open now.
+//!
+//! The doors speak to this and not to an engine, so that they, and the connections of those who have come
+//! through them, stay while an engine is opened again. What was asked before is answered first; what is asked
+//! meanwhile waits, or is refused where it may take long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt};
+use orchestrator_protocol::event::Item;
+use orchestrator_protocol::request::{Request, Response, Subscription};
+use orchestrator_protocol::service::{Caller, Service};
+use orchestrator_protocol::{Error, Result};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::warn;
+
+use crate::service::EngineService;
+
+/// Who answers.
+#[derive(Clone)]
+enum State {
+    /// Nobody, for a moment: whoever asks waits.
+    Paused,
+    /// Nobody, and it may take long.
+    Away,
+    /// An engine.
+    Open(Arc<Behind>),
+}
+
+/// The engine that answers.
+struct Behind {
+    service: Arc<EngineService>,
+    /// What it is answering.
+    calls: TaskTracker,
+    /// Fires when it answers no more.
+    gone: CancellationToken,
+}
+
+/// Answers for the engine that is open now.
+pub(super) struct Relay {
+    state: watch::Sender<State>,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { state: watch::Sender::new(State::Paused) }
+    }
+}
+
+impl Relay {
+    /// From here on this engine answers.
+    pub(super) fn open(&self, service: Arc<EngineService>) {
+        let (calls, gone) = (TaskTracker::new(), CancellationToken::new());
+        self.state.send_replace(State::Open(Arc::new(Behind { service, calls, gone })));
+    }
+
+    /// Lets whoever asks wait, and returns when everything that was asked before has been answered.
+    pub(super) async fn pause(&self, patience: Duration) {
+        self.leave(State::Paused, patience).await;
+    }
+
+    /// Refuses whoever asks, and returns when everything that was asked before has been answered.
+    pub(super) async fn refuse(&self, patience: Duration) {
+        self.leave(State::Away, patience).await;
+    }
+
+    async fn leave(&self, state: State, patience: Duration) {
+        let State::Open(behind) = self.state.send_replace(state) else { return };
+        behind.gone.cancel();
+        behind.calls.close();
+        if tokio::time::timeout(patience, behind.calls.wait()).await.is_err() {
+            warn!(calls = behind.calls.len(), "not everything that was asked can be answered in time");
+        }
+    }
+
+    /// The engine that answers, once there is one. It waits for who holds the token.
+    async fn behind(&self) -> Result<(Arc<Behind>, TaskTrackerToken)> {
+        let mut state = self.state.subscribe();
+        loop {
+            let now = state.borrow_and_update().clone();
+            match now {
+                State::Open(behind) => {
+                    let token = behind.calls.token();
+                    // Taken before the look, so that whoever leaves sees it.
+                    if !behind.gone.is_cancelled() {
+                        return Ok((behind, token));
+                    }
+                }
+                State::Away => {
+                    return Err(Error::unavailable("the engine takes a new seat among the others")
+                        .with_help("nothing was changed; ask again in a moment"));
+                }
+                State::Paused => {}
+            }
+            if state.changed().await.is_err() {
+                return Err(Error::unavailable("the engine is stopping"));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Service for Relay {
+    async fn call(&self, caller: &Caller, request: Request) -> Result<Response> {
+        let (behind, _token) = self.behind().await?;
+        behind.service.call(caller, request).await
+    }
+
+    async fn subscribe(
+        &self,
+        caller: &Caller,
+        subscription: Subscription,
+    ) -> Result<BoxStream<'static, Result<Item>>> {
+        let (behind, _token) = self.behind().await?;
+        // What is told of changes can be asked again from the start; lines cannot.
+        let last = match subscription {
+            Subscription::Watch { .. } | Subscription::Events(_) => {
+                Ok(Item::Reset(behind.service.queue.listen().cursor()))
+            }
+            Subscription::Logs(_) | Subscription::EnvironmentLogs(_) => {
+                Err(Error::unavailable("the engine was opened again").with_help("follow the output again"))
+            }
+        };
+        let items = behind.service.subscribe(caller, subscription).await?;
+        let gone = behind.gone.clone();
+        let last = stream::once(async move { gone.is_cancelled().then_some(last) });
+        let items = items.take_until(behind.gone.clone().cancelled_owned());
+        Ok(items.chain(last.filter_map(std::future::ready)).boxed())
+    }
+}

@@ -1,0 +1,259 @@
+//! Which storage is the truth, and moving the records to another one.
+//!
+//! The data directory stays where it is for ever: the directories of attempts with their logs, `owner`,
+//! and the socket belong to it, so whatever runs stays within reach. What moves are the records, that is
+//! the storage: `queue.rkvs` or `orchestrator.db` in `storage_dir`, which is the data directory unless
+//! something else is said, or a database on a server.
+//!
+//! An engine that finds its storage sealed follows the seal to where the records are now, and says what
+//! to configure; it refuses where it cannot follow. On the unfinished target of a migration it refuses,
+//! unless the source turns out to be sealed by that very migration: then the target is the truth.
+//! The order of writes that makes this safe is in [`orchestrator_storage::migration`].
+//!
+//! - [`open`]: opening what the configuration names; [`init`]: preparing a server for engines.
+//! - [`migrations`]: moving the records of a running engine; [`offline`]: of a stopped one, and
+//!   `orchestrator storage …`; [`validate`]: what is looked at before.
+
+pub mod init;
+pub mod migrations;
+pub mod offline;
+pub mod open;
+pub mod validate;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use orchestrator_protocol::storage::{StoragePlace, StorageReport, StorageTarget};
+use orchestrator_storage::migration::settle_target;
+use orchestrator_storage::migration::state::{Place, StorageState, read_state, state_key};
+use orchestrator_storage::{Store, StoreResult, Table};
+use tracing::{info, warn};
+
+use crate::config::database::read_password;
+use crate::config::{Config, StorageType, SurrealdbSettings};
+use open::open_store;
+
+/// Where the storage of a configuration is.
+pub fn place(config: &Config) -> Place {
+    let location = match config.storage_type {
+        StorageType::Filesystem | StorageType::SurrealdbEmbedded => config.storage_dir.display().to_string(),
+        StorageType::SurrealdbServer => config.surrealdb.location(),
+    };
+    Place { backend: config.storage_type.as_str().into(), location }
+}
+
+/// The same configuration with its storage at a place that a record names; on a server as the configured
+/// user.
+///
+/// # Errors
+/// A backend that this release does not know, or a place that cannot be one.
+pub fn at(config: &Config, place: &Place) -> anyhow::Result<Config> {
+    let storage_type = StorageType::from_str(&place.backend, false)
+        .map_err(|_| anyhow::anyhow!("this release knows no storage '{}'", place.backend))?;
+    let mut there = Config { storage_type, ..config.clone() };
+    match storage_type {
+        StorageType::Filesystem | StorageType::SurrealdbEmbedded => {
+            there.storage_dir = place.location.clone().into();
+        }
+        StorageType::SurrealdbServer => {
+            let settings = config.surrealdb.at(&place.location);
+            there.surrealdb = settings.with_context(|| format!("'{}' names no database", place.location))?;
+        }
+    }
+    Ok(there)
+}
+
+/// The same configuration with the storage that somebody asks for. The configured user signs in only at the
+/// configured server.
+///
+/// # Errors
+/// A backend that this release does not know, or a password that cannot be read.
+pub fn targeted(config: &Config, target: &StorageTarget) -> anyhow::Result<Config> {
+    let storage_type = StorageType::from_str(&target.storage_type, false)
+        .ok()
+        .filter(|storage_type| KNOWN.contains(storage_type))
+        .with_context(|| format!("there is no storage '{}': use {}", target.storage_type, known()))?;
+    let storage_dir = match &target.dir {
+        Some(dir) => std::path::absolute(dir).with_context(|| format!("'{dir}' is no path"))?,
+        None => config.data_dir.clone(),
+    };
+    let configured = config.surrealdb.clone();
+    let is_elsewhere =
+        target.url.as_ref().is_some_and(|url| configured.url.as_ref().is_some_and(|own| own != url));
+    let user = match (&target.username, is_elsewhere) {
+        (None, false) => (configured.username, configured.password),
+        (None, true) => (None, None),
+        (Some(username), _) => {
+            let password = target.password_file.as_ref().map(|file| read_password(Path::new(file)));
+            (Some(username.clone()), password.transpose()?)
+        }
+    };
+    let surrealdb = SurrealdbSettings {
+        url: target.url.clone().or(configured.url),
+        namespace: target.namespace.clone().unwrap_or(configured.namespace),
+        database: target.database.clone().unwrap_or(configured.database),
+        username: user.0,
+        password: user.1,
+    };
+    Ok(Config { storage_type, storage_dir, surrealdb, ..config.clone() })
+}
+
+/// The storages of this build.
+const KNOWN: &[StorageType] = if cfg!(feature = "surrealdb") {
+    &[StorageType::Filesystem, StorageType::SurrealdbEmbedded, StorageType::SurrealdbServer]
+} else {
+    &[StorageType::Filesystem]
+};
+
+/// Their names.
+fn known() -> String {
+    let names: Vec<&str> = KNOWN.iter().map(|storage_type| storage_type.as_str()).collect();
+    match cfg!(feature = "surrealdb") {
+        true => names.join(" or "),
+        false => format!("{}; the others need a build with --features surrealdb", names.join(" or ")),
+    }
+}
+
+/// Whether there is a storage at a place; `None` where that cannot be told without asking a server.
+pub fn exists(place: &Place) -> Option<bool> {
+    let inside = match StorageType::from_str(&place.backend, false).ok()? {
+        StorageType::Filesystem => "queue.rkvs",
+        StorageType::SurrealdbEmbedded => "orchestrator.db",
+        StorageType::SurrealdbServer => return None,
+    };
+    Some(Path::new(&place.location).join(inside).is_dir())
+}
+
+/// What to configure so that an engine starts at a place by itself.
+pub fn advice(place: &Place) -> String {
+    let Place { backend, location } = place;
+    match SurrealdbSettings::default().at(location) {
+        Some(there) if backend == StorageType::SurrealdbServer.as_str() => format!(
+            "set storage_type = \"{backend}\", surrealdb_url = \"{}\", surrealdb_namespace = \"{}\" and \
+             surrealdb_database = \"{}\"",
+            there.url.unwrap_or_default(),
+            there.namespace,
+            there.database
+        ),
+        _ => format!("set storage_type = \"{backend}\" and storage_dir = \"{location}\""),
+    }
+}
+
+/// A place in the protocol's words.
+pub fn shown(place: &Place) -> StoragePlace {
+    StoragePlace { backend: place.backend.clone(), location: place.location.clone() }
+}
+
+/// Opens a storage that must be there already.
+async fn open_existing(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let place = place(config);
+    if exists(&place) == Some(false) {
+        bail!("there is no storage: {place}");
+    }
+    open_store(config).await
+}
+
+/// Opens the storage that is the truth: the configured one, or the one to which its records have moved.
+/// Returns the configuration with which it was opened.
+///
+/// # Errors
+/// When it cannot be opened, is the unfinished target of a migration, or cannot be followed.
+pub async fn open_truth(mut config: Config) -> anyhow::Result<(Config, Arc<dyn Store>)> {
+    let mut store = open_store(&config).await?;
+    let mut been = Vec::new();
+    loop {
+        let here = place(&config);
+        match read_state(&*store).await.with_context(|| format!("cannot read the state of the {here}"))?.state
+        {
+            StorageState::Active { .. } => return Ok((config, store)),
+            StorageState::Sealed { to, migration, .. } => {
+                store.close().await?;
+                if been.contains(&to) {
+                    bail!("the records have moved in a circle, from the {here} to the {to} and back");
+                }
+                let advice = advice(&to);
+                warn!(from = %here, to = %to, "the records have moved; {advice}");
+                config = at(&config, &to)?;
+                store = open_existing(&config).await.with_context(|| {
+                    format!(
+                        "the records have moved from the {here} to the {to}, which cannot be opened: {advice}"
+                    )
+                })?;
+                if !is_truth_after(&*store, &migration).await? {
+                    bail!(
+                        "the records have moved from the {here} to the {to}, which does not hold them: restore it, \
+                         or remove the record '{}' from the first one if it was replaced",
+                        state_key()
+                    );
+                }
+                been.push(here);
+            }
+            StorageState::Migrating { from, .. } => bail!(
+                "the {here} is the target of a migration that has not finished, and not whole: the records are in \
+                 the {from}; {}, or finish it with `orchestrator storage migrate`",
+                advice(&from)
+            ),
+            StorageState::Ready { migration, from, .. } => {
+                if !is_sealed_by(&config, &from, &migration).await.with_context(|| {
+                    format!(
+                        "the {here} is the target of a migration that was broken off at its end, and it cannot be \
+                         told whether the records are there or still in the {from}"
+                    )
+                })? {
+                    bail!(
+                        "the {here} is the target of a migration that was broken off before its end: the records \
+                         are in the {from}; {}, or finish it with `orchestrator storage migrate`",
+                        advice(&from)
+                    );
+                }
+                settle_target(&*store, &migration).await?;
+                info!(storage = %here, "the migration that ended here is finished");
+            }
+        }
+    }
+}
+
+/// Whether a storage to which a seal has led is the truth, or was and has been left since.
+async fn is_truth_after(store: &dyn Store, migration: &str) -> anyhow::Result<bool> {
+    Ok(settle_target(store, migration).await?
+        || matches!(read_state(store).await?.state, StorageState::Sealed { .. }))
+}
+
+/// Whether the source of a migration is sealed by it.
+async fn is_sealed_by(config: &Config, from: &Place, migration: &str) -> anyhow::Result<bool> {
+    let source = open_existing(&at(config, from)?).await?;
+    let state = read_state(&*source).await;
+    source.close().await?;
+    Ok(matches!(state?.state, StorageState::Sealed { migration: found, .. } if found == migration))
+}
+
+/// What a storage is and holds.
+///
+/// # Errors
+/// Those of the storage.
+pub async fn report(store: &dyn Store, here: &Place) -> StoreResult<StorageReport> {
+    let (state, epoch, other) = match read_state(store).await?.state {
+        StorageState::Active { epoch } => ("active", epoch, None),
+        StorageState::Migrating { epoch, from, .. } => ("migrating", epoch, Some(from)),
+        StorageState::Ready { epoch, from, .. } => ("ready", epoch, Some(from)),
+        StorageState::Sealed { epoch, to, .. } => ("sealed", epoch, Some(to)),
+    };
+    let health = store.health().await;
+    let mut tables = std::collections::BTreeMap::new();
+    for table in Table::ALL {
+        let records: u64 = store.counts(table).await?.iter().map(|count| count.records).sum();
+        tables.insert(table.as_str().to_owned(), records);
+    }
+    Ok(StorageReport {
+        place: shown(here),
+        state: state.into(),
+        epoch,
+        other: other.as_ref().map(shown),
+        writable: health.writable,
+        reason: health.reason,
+        free_bytes: health.free_bytes,
+        tables,
+    })
+}

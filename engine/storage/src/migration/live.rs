@@ -1,0 +1,419 @@
+//! A store that can be moved while it is used.
+//!
+//! [`SwitchingStore`] hands every call on to the store that is the truth now. While it migrates, commits
+//! go to the source as ever, and the copy follows. At the end a gate is closed for some milliseconds:
+//! commits wait, those under way are waited for, the last changes are brought over and compared, the
+//! target is marked as ready, the source sealed, and from then on calls go to the target. Until the seal
+//! any failure of the target opens the gate again, and nobody who commits learns of it.
+//!
+//! Sequences go on: what the target counts is shifted so that it follows on what the source has counted.
+//! What was changed before the move is [`Changes::Gone`] after it.
+//!
+//! Where other engines may write to the same store, each commit can be guarded: it checks the record of
+//! the store's state as well, so that nothing can be written to a store that somebody has sealed. Only an
+//! engine that is alone may move the records of such a store; whoever joins it writes the state once more
+//! ([`renew_state`](super::state::renew_state)), which keeps a migration that has begun before from sealing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::copy::Copier;
+use super::state::{Epoch, HeldState, MOVED, StorageState, read_state, state_key};
+use super::{MigrationError, Phase, Plan, Report, Steering, activate, inspect, mark, seal, told};
+use crate::record::{Change, Commit, Expect, Key, Operation, Record, Sequence, Table};
+use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, StoreResult};
+
+/// How long commits wait at most for a target that is slow at the end. Then the migration is given up.
+const GATE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The gate is closed for the last time when no more than so many changes are to be brought over, or after
+/// so many rounds.
+const FEW_CHANGES: usize = 64;
+const MAX_ROUNDS: u32 = 200;
+
+/// Who writes faster than changes can be brought over is slowed down after so many rounds: commits wait
+/// while so many changes are brought over, again and again.
+const FREE_ROUNDS: u32 = 5;
+const SLICE: usize = 256;
+
+/// A store that can be moved while it is used.
+pub struct SwitchingStore {
+    active: RwLock<Arc<Active>>,
+    gate: Arc<tokio::sync::RwLock<()>>,
+    migrating: tokio::sync::Mutex<()>,
+    newest: Arc<watch::Sender<Sequence>>,
+}
+
+/// The store that is the truth now.
+struct Active {
+    store: Arc<dyn Store>,
+    /// What its sequences are shifted by.
+    shift: Sequence,
+    /// Before this one, as shifted, nothing is known of changes.
+    since: Sequence,
+    guard: Option<Guard>,
+    /// Why nothing is committed any more.
+    failed: Option<String>,
+}
+
+/// What every commit checks: the record of the store's state.
+struct Guard {
+    epoch: Epoch,
+    expect: Mutex<Expect>,
+}
+
+impl Guard {
+    /// The guard of a store that was found like this; `None` for one that is not the truth.
+    fn of(held: &HeldState) -> Option<Self> {
+        let StorageState::Active { epoch } = held.state else { return None };
+        Some(Self { epoch, expect: Mutex::new(held.expect) })
+    }
+
+    fn expect(&self) -> MutexGuard<'_, Expect> {
+        self.expect.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The check for a commit.
+    fn check(&self) -> Operation {
+        Operation { key: state_key(), expect: *self.expect(), change: Change::Check }
+    }
+
+    /// Looks at the state again, which somebody has written. Whether it is what it was.
+    async fn renew(&self, store: &dyn Store) -> StoreResult<bool> {
+        let held = read_state(store).await?;
+        let is_same = matches!(held.state, StorageState::Active { epoch } if epoch == self.epoch);
+        *self.expect() = held.expect;
+        Ok(is_same)
+    }
+}
+
+/// Reads from the store that is the truth; again where that has changed, and the one that was asked has
+/// been closed meanwhile.
+macro_rules! read {
+    ($self:ident, $active:ident => $call:expr) => {{
+        let mut $active = $self.active();
+        loop {
+            match $call {
+                Err(StoreError::Closed) => {
+                    let now = $self.active();
+                    if Arc::ptr_eq(&now.store, &$active.store) {
+                        break Err(StoreError::Closed);
+                    }
+                    $active = now;
+                }
+                result => break result,
+            }
+        }
+    }};
+}
+
+impl SwitchingStore {
+    /// Around a store that this process alone writes to. Call it in a runtime.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self::with_guard(store, None)
+    }
+
+    /// Around a store that other engines may write to as well.
+    ///
+    /// # Errors
+    /// Those of reading the store's state; [`StoreError::Failed`] when it is not the truth.
+    pub async fn guarded(store: Arc<dyn Store>) -> StoreResult<Self> {
+        match Guard::of(&read_state(&*store).await?) {
+            Some(guard) => Ok(Self::with_guard(store, Some(guard))),
+            None => Err(StoreError::Failed { reason: MOVED.to_owned() }),
+        }
+    }
+
+    fn with_guard(store: Arc<dyn Store>, guard: Option<Guard>) -> Self {
+        let sequence = *store.watch().borrow();
+        let newest = Arc::new(watch::Sender::new(sequence));
+        pass_on(&store, 0, &newest);
+        let active = Active { store, shift: 0, since: 0, guard, failed: None };
+        Self {
+            active: RwLock::new(Arc::new(active)),
+            gate: Arc::default(),
+            migrating: tokio::sync::Mutex::default(),
+            newest,
+        }
+    }
+
+    fn active(&self) -> Arc<Active> {
+        self.active.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_active(&self, active: Active) {
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(active);
+    }
+
+    /// The store that is the truth now.
+    pub fn current(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.active().store)
+    }
+
+    /// Moves the records to another store, from which everything is answered then. The source is closed.
+    /// Whoever does not wait for the end does not stop it: only [`Steering::cancel`] does.
+    ///
+    /// # Errors
+    /// After any error but [`MigrationError::Unknown`] everything goes on with the source. After that one
+    /// nothing is committed any more until the storage is opened again.
+    pub async fn migrate(
+        self: &Arc<Self>,
+        target: Arc<dyn Store>,
+        plan: Plan,
+        steering: Arc<Steering>,
+    ) -> Result<Report, MigrationError> {
+        self.migrate_when(target, plan, steering, async { Ok(()) }).await
+    }
+
+    /// The same for a store on which there may be others. `alone` is asked once the migration has looked at
+    /// the store: it sees whoever has come until then, and whoever comes later keeps the store from being
+    /// sealed.
+    ///
+    /// # Errors
+    /// As there; what `alone` answers.
+    pub async fn migrate_when(
+        self: &Arc<Self>,
+        target: Arc<dyn Store>,
+        plan: Plan,
+        steering: Arc<Steering>,
+        alone: impl Future<Output = Result<(), MigrationError>> + Send + 'static,
+    ) -> Result<Report, MigrationError> {
+        let this = Arc::clone(self);
+        let work = tokio::spawn(async move { this.migrate_here(target, &plan, &steering, alone).await });
+        let failed = |error| StoreError::Failed { reason: format!("a migration ended early: {error}") };
+        work.await.map_err(|error| MigrationError::Unknown(failed(error)))?
+    }
+
+    async fn migrate_here(
+        &self,
+        target: Arc<dyn Store>,
+        plan: &Plan,
+        steering: &Steering,
+        alone: impl Future<Output = Result<(), MigrationError>> + Send,
+    ) -> Result<Report, MigrationError> {
+        let _only = self.migrating.try_lock().map_err(|_| MigrationError::Busy)?;
+        let active = self.active();
+        let source = Arc::clone(&active.store);
+        let ends = inspect(&*source, &*target, plan).await?;
+        alone.await?;
+        mark(&*target, &plan.migrating(ends.epoch)).await?;
+        let mut copier = Copier::new(&*source, &*target, steering);
+        copier.copy().await?;
+        copier.verify().await?;
+        for round in 0..MAX_ROUNDS {
+            steering.enter(Phase::CatchingUp, copier.behind() as u64);
+            if round < FREE_ROUNDS {
+                copier.settle().await?;
+            } else {
+                let _slowed = self.gate.write().await;
+                let slice = tokio::time::timeout(GATE_PATIENCE, copier.settle_some(SLICE)).await;
+                slice.unwrap_or(Err(MigrationError::TooSlow { patience: GATE_PATIENCE }))?;
+            }
+            steering.check()?;
+            copier.look().await?;
+            if copier.behind() <= FEW_CHANGES {
+                break;
+            }
+        }
+        let gate = self.gate.write().await;
+        let closed_at = Instant::now();
+        steering.enter(Phase::Switching, copier.behind() as u64);
+        let last = async {
+            copier.look().await?;
+            copier.settle().await?;
+            copier.conclude().await?;
+            steering.check()?;
+            mark(&*target, &plan.ready(ends.epoch)).await
+        };
+        let last = tokio::time::timeout(GATE_PATIENCE, last).await;
+        last.unwrap_or(Err(MigrationError::TooSlow { patience: GATE_PATIENCE }))?;
+        if let Err(error) = seal(&*source, plan, &ends).await {
+            self.stay(&active, &error).await;
+            return Err(error);
+        }
+        let warning = activate(&*target, ends.epoch).await.err().map(|error| told(&error));
+        let waited = self.switch(&active, &target).await.map(|()| closed_at.elapsed());
+        drop(gate);
+        let waited = waited?;
+        let tally = copier.target_tally;
+        drop(copier);
+        if let Err(error) = source.close().await {
+            tracing::warn!(error = told(&error), "the storage that was left cannot be closed");
+        }
+        steering.enter(Phase::Done, tally.records);
+        steering.reach_all();
+        Ok(Report { records: tally.records, checksum: tally.checksum(), epoch: ends.epoch, waited, warning })
+    }
+
+    /// The source could not be sealed. What guards commits is the state as it is now, which may have been
+    /// written once more; where that is not the truth, or not known, nothing is committed any more.
+    async fn stay(&self, active: &Active, error: &MigrationError) {
+        let held = read_state(&*active.store).await;
+        let failed = match (&held, error) {
+            (_, MigrationError::Unknown(_)) => Some(told(error)),
+            (Ok(HeldState { state: StorageState::Active { .. }, .. }), _) => None,
+            (Ok(_), _) => Some(MOVED.to_owned()),
+            (Err(_), _) => Some(told(error)),
+        };
+        // The guard of before looks again by itself.
+        let guard = active
+            .guard
+            .as_ref()
+            .map(|guard| Guard { epoch: guard.epoch, expect: Mutex::new(*guard.expect()) });
+        let (store, Active { shift, since, .. }) = (Arc::clone(&active.store), active);
+        self.set_active(Active { store, shift: *shift, since: *since, guard, failed });
+    }
+
+    /// From here on the target answers.
+    async fn switch(&self, active: &Active, target: &Arc<dyn Store>) -> Result<(), MigrationError> {
+        let known = async {
+            let held = read_state(&**target).await?;
+            Ok::<_, StoreError>((target.sequence().await?, Guard::of(&held)))
+        };
+        let (sequence, guard, failed) = match known.await {
+            Ok((sequence, guard)) => (sequence, guard, None),
+            // It is the truth all the same; but what it holds must be read anew.
+            Err(error) => (0, None, Some(told(&error))),
+        };
+        let newest = *self.newest.borrow();
+        let shift = newest.saturating_sub(sequence);
+        let since = shift + sequence;
+        pass_on(target, shift, &self.newest);
+        let guard = guard.filter(|_| active.guard.is_some());
+        self.set_active(Active { store: Arc::clone(target), shift, since, guard, failed: failed.clone() });
+        match failed {
+            None => Ok(()),
+            Some(reason) => Err(MigrationError::Unknown(StoreError::Failed { reason })),
+        }
+    }
+}
+
+/// Tells those who watch of what comes anew in a store, as long as it is there.
+fn pass_on(store: &Arc<dyn Store>, shift: Sequence, newest: &Arc<watch::Sender<Sequence>>) {
+    let (mut inner, newest) = (store.watch(), Arc::downgrade(newest));
+    tokio::spawn(async move {
+        loop {
+            let sequence = *inner.borrow_and_update() + shift;
+            let Some(newest) = newest.upgrade() else { return };
+            raise(&newest, sequence);
+            drop(newest);
+            if inner.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn raise(newest: &watch::Sender<Sequence>, sequence: Sequence) {
+    newest.send_if_modified(|now| {
+        let is_new = sequence > *now;
+        *now = sequence.max(*now);
+        is_new
+    });
+}
+
+impl Active {
+    async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
+        if let Some(reason) = &self.failed {
+            return Err(StoreError::Failed { reason: reason.clone() });
+        }
+        let mut commit = match &self.guard {
+            Some(guard) if !operations.is_empty() => self.commit_guarded(guard, operations).await?,
+            _ => self.store.commit(operations).await?,
+        };
+        commit.sequence += self.shift;
+        Ok(commit)
+    }
+
+    async fn commit_guarded(&self, guard: &Guard, operations: Vec<Operation>) -> StoreResult<Commit> {
+        loop {
+            let guarded = operations.iter().cloned().chain([guard.check()]).collect();
+            match self.store.commit(guarded).await {
+                Ok(mut commit) => {
+                    commit.revisions.pop();
+                    return Ok(commit);
+                }
+                Err(StoreError::Conflict { key }) if key == state_key() => {
+                    if !guard.renew(&*self.store).await? {
+                        return Err(StoreError::Failed { reason: MOVED.to_owned() });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SwitchingStore {
+    async fn get(&self, key: &Key) -> StoreResult<Option<Record>> {
+        read!(self, active => active.store.get(key).await)
+    }
+
+    async fn list(&self, query: &Query) -> StoreResult<Page> {
+        read!(self, active => active.store.list(query).await)
+    }
+
+    async fn counts(&self, table: Table) -> StoreResult<Vec<Count>> {
+        read!(self, active => active.store.counts(table).await)
+    }
+
+    async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
+        let pass = Arc::clone(&self.gate).read_owned().await;
+        let (active, newest) = (self.active(), Arc::clone(&self.newest));
+        // On its own, so that the gate waits for it even where its author does not any more.
+        let made = tokio::spawn(async move {
+            let result = active.commit(operations).await;
+            if let Ok(commit) = &result {
+                raise(&newest, commit.sequence);
+            }
+            drop(pass);
+            result
+        });
+        let result = made.await;
+        result.unwrap_or_else(|error| {
+            Err(StoreError::Failed { reason: format!("a commit ended early: {error}") })
+        })
+    }
+
+    async fn sequence(&self) -> StoreResult<Sequence> {
+        read!(self, active => active.store.sequence().await.map(|sequence| sequence + active.shift))
+    }
+
+    async fn changes(&self, after: Sequence, limit: usize) -> StoreResult<Changes> {
+        let changes = read!(self, active => {
+            let known = after >= active.since;
+            // Before the first one of a store that was moved to everything is forgotten.
+            let inner = if known { after.saturating_sub(active.shift) } else { Sequence::MAX };
+            active.store.changes(inner, limit).await.map(|changes| (changes, active.shift))
+        });
+        let (changes, shift) = changes?;
+        Ok(match changes {
+            Changes::Gone { upto } => Changes::Gone { upto: upto + shift },
+            Changes::Since { upto, keys } => Changes::Since {
+                upto: upto + shift,
+                keys: keys.into_iter().map(|(sequence, key)| (sequence + shift, key)).collect(),
+            },
+        })
+    }
+
+    fn watch(&self) -> watch::Receiver<Sequence> {
+        self.newest.subscribe()
+    }
+
+    async fn health(&self) -> StoreHealth {
+        let active = self.active();
+        let health = active.store.health().await;
+        match &active.failed {
+            Some(reason) => StoreHealth { writable: false, reason: Some(reason.clone()), ..health },
+            None => health,
+        }
+    }
+
+    async fn close(&self) -> StoreResult<()> {
+        self.current().close().await
+    }
+}

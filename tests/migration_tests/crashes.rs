@@ -1,0 +1,138 @@
+//! A process that ends at any commit of a migration, before or after it, leaves one truth; a rerun
+//! finishes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Parser;
+use orchestrator_engine::config::{Arguments, Config};
+use orchestrator_engine::storage::{open_truth, place as place_of};
+use orchestrator_storage::Store;
+use orchestrator_storage::migration::live::SwitchingStore;
+use orchestrator_storage::migration::{Steering, migrate};
+
+use crate::stores::{Content, Mortal, Power, content, fill, open, place, plan};
+
+pub fn config(directory: &Path) -> Config {
+    let arguments = ["orchestrator", "--no-http", "--data-dir", directory.to_str().unwrap()];
+    Config::load(Arguments::parse_from(arguments)).unwrap()
+}
+
+/// Where an engine that is started there works, and on what; or why it refuses.
+async fn start(directory: &Path) -> Result<(String, Content), String> {
+    match open_truth(config(directory)).await {
+        Ok((config, store)) => {
+            let found = content(&*store).await;
+            store.close().await.unwrap();
+            Ok((place_of(&config).location, found))
+        }
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
+
+/// Moves records with power for so many commits; returns whether it lasted to the end.
+async fn move_with(commits: i64, made: bool, is_live: bool, from: &Path, to: &Path) -> bool {
+    let (source, target) = (open(from), open(to));
+    let power = Power::for_commits(commits, made);
+    let mortal = |inner: &Arc<_>| -> Arc<dyn Store> {
+        let (inner, power) = (Arc::clone(inner), Arc::clone(&power));
+        Arc::new(Mortal { inner: inner as Arc<dyn Store>, power })
+    };
+    let plan = plan(&format!("m{commits}{made}"), from, to);
+    let result = match is_live {
+        true => {
+            let store = Arc::new(SwitchingStore::new(mortal(&source)));
+            store.migrate(mortal(&target), plan, Arc::default()).await
+        }
+        false => migrate(&*mortal(&source), &*mortal(&target), &plan, &Steering::default()).await,
+    };
+    let lasted = !power.is_out();
+    // What could not be written after the moment of change is a warning and no failure.
+    assert!(result.is_ok() || !lasted, "{result:?}");
+    source.close().await.unwrap();
+    target.close().await.unwrap();
+    lasted
+}
+
+async fn one_truth_whenever_it_ends(made: bool, is_live: bool) {
+    let (mut stayed, mut moved) = (0, 0);
+    for commits in 0.. {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (from, to) = (from.path(), to.path());
+        let source = open(from);
+        fill(&*source, 120).await;
+        let expected = content(&*source).await;
+        source.close().await.unwrap();
+        drop(source);
+        let lasted = move_with(commits, made, is_live, from, to).await;
+        // Asked first: to ask the source may finish what was broken off.
+        let at_target = start(to).await;
+        let (truth, found) = start(from).await.unwrap();
+        assert!(found == expected, "after {commits} commits");
+        if truth == place(to).location {
+            moved += 1;
+            let (there, found) = at_target.unwrap();
+            assert_eq!(there, truth, "after {commits} commits");
+            assert!(found == expected);
+        } else {
+            stayed += 1;
+            assert_eq!(truth, place(from).location);
+            assert!(!lasted);
+            // An empty store was not marked yet: nobody has been told of it.
+            match at_target {
+                Ok((_, found)) => assert!(commits == 0 && !made && found.is_empty(), "{commits} commits"),
+                Err(refusal) => {
+                    assert!(refusal.contains("migration"), "{refusal}");
+                    assert!(refusal.contains(&truth), "it names where the records are: {refusal}");
+                }
+            }
+            // Whatever was left there, the next one finishes.
+            assert!(move_with(i64::MAX, made, is_live, from, to).await);
+            let (truth, found) = start(from).await.unwrap();
+            assert_eq!(truth, place(to).location);
+            assert!(found == expected, "after {commits} commits and a rerun");
+            assert_eq!(start(to).await.unwrap().0, truth);
+        }
+        if lasted {
+            break;
+        }
+    }
+    // The mark, the records, the mark, the seal; and the last mark.
+    assert!(stayed >= 5 && moved >= 2, "{stayed} {moved}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_before_any_commit_leaves_one_truth() {
+    one_truth_whenever_it_ends(false, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_after_any_commit_leaves_one_truth() {
+    one_truth_whenever_it_ends(true, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_migration_that_ends_before_any_commit_leaves_one_truth() {
+    one_truth_whenever_it_ends(false, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_migration_that_ends_after_any_commit_leaves_one_truth() {
+    one_truth_whenever_it_ends(true, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_refuses_where_it_cannot_follow_and_says_what_to_do() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = open(from.path());
+    fill(&*source, 3).await;
+    source.close().await.unwrap();
+    assert!(move_with(i64::MAX, true, false, from.path(), to.path()).await);
+    let there = place(to.path()).location;
+    std::fs::rename(to.path().join("queue.rkvs"), to.path().join("moved-by-hand")).unwrap();
+    let refusal = start(from.path()).await.unwrap_err();
+    assert!(refusal.contains(&format!("storage_dir = \"{there}\"")), "{refusal}");
+    assert!(refusal.contains("there is no storage"), "{refusal}");
+    // An empty one in its place is not the one that was meant, and nothing is made by asking.
+    assert!(!to.path().join("queue.rkvs").exists());
+}

@@ -1,0 +1,157 @@
+//! Real processes: an engine whose records are moved under it, and the program on a stopped engine.
+
+use std::process::{Command, Output};
+
+use orchestrator_protocol::ErrorCode;
+use orchestrator_protocol::request::GetStatus;
+use orchestrator_protocol::storage::{
+    CancelMigration, Exported, GetMigration, GetStorage, ListMigrations, Migration, MigrationId,
+    MigrationStatus, StartMigration, StorageReport, StorageTarget, ValidateMigration, Validation,
+};
+use orchestrator_protocol::task::TaskStatus;
+use orchestrator_tests::engine::TestEngine;
+use orchestrator_tests::gate::{GATED, gated, has_begun, open_gate};
+use orchestrator_tests::wait;
+use serde::de::DeserializeOwned;
+
+const ENGINE: &str = env!("CARGO_BIN_EXE_orchestrator-under-test");
+
+fn target(engine: &TestEngine, name: &str) -> StorageTarget {
+    let dir = engine.directory().join(name).to_str().unwrap().to_owned();
+    StorageTarget { storage_type: "filesystem".into(), dir: Some(dir), ..StorageTarget::default() }
+}
+
+#[test]
+fn an_engine_goes_on_and_the_next_one_follows() {
+    let mut engine = TestEngine::started(ENGINE);
+    let script = engine.script("script", GATED);
+    let running = engine.submit(gated(&engine, &script, "running"));
+    wait::until("the script", || has_begun(&engine, "running").then_some(()));
+    let to = target(&engine, "elsewhere");
+    let there = to.dir.clone().unwrap();
+    let validation = engine.ask(ValidateMigration { to: to.clone() });
+    assert!(validation.is_possible, "{validation:?}");
+    assert!(!engine.directory().join("elsewhere").exists(), "nothing was changed");
+    let started = engine.ask(StartMigration { to: to.clone() });
+    let ended = wait::until("the migration", || {
+        let migration = engine.ask(GetMigration { id: started.id });
+        (migration.status != MigrationStatus::Running).then_some(migration)
+    });
+    assert_eq!(ended.status, MigrationStatus::Completed, "{ended:?}");
+    assert!(ended.waited_us.is_some() && ended.checksum.is_some());
+    assert_eq!(engine.ask(ListMigrations {}), vec![*ended.clone()]);
+    assert_eq!(engine.ask(CancelMigration { id: started.id }).status, MigrationStatus::Completed);
+    let report = engine.ask(GetStorage {});
+    assert_eq!((report.place.location.as_str(), report.epoch, report.state.as_str()), (&*there, 1, "active"));
+    assert!(engine.ask(GetStatus {}).storage.location.starts_with(&there));
+    // The script was started before the move, ends after it, and new ones come.
+    let later = engine.submit(gated(&engine, &script, "later"));
+    open_gate(&engine);
+    assert_eq!(engine.wait(running).status, TaskStatus::Completed);
+    assert_eq!(engine.wait(later).status, TaskStatus::Completed);
+    let refused = engine.refused(StartMigration { to });
+    assert_eq!(refused.code, ErrorCode::Conflict, "{refused:?}");
+    let refused = engine.refused(GetMigration { id: MigrationId::generate() });
+    assert_eq!(refused.code, ErrorCode::NotFound);
+    // With its old configuration the next engine follows, and says what to configure.
+    engine.terminate();
+    engine.start();
+    assert_eq!(engine.tasks().len(), 2);
+    assert_eq!(engine.task(later).status, TaskStatus::Completed);
+    let log = engine.log();
+    assert!(
+        log.contains(&format!("storage_dir = \\\"{there}\\\""))
+            || log.contains(&format!("storage_dir = \"{there}\"")),
+        "{log}"
+    );
+    // And after a kill as well.
+    engine.kill();
+    engine.start();
+    assert_eq!(engine.tasks().len(), 2);
+}
+
+/// Wherever the records are: attempts and the socket are in the data directory.
+#[test]
+fn one_engine_has_a_data_directory_at_a_time_wherever_its_records_are() {
+    let engine = TestEngine::started(ENGINE);
+    let other = engine.directory().join("other");
+    let refused = Command::new(ENGINE)
+        .args(["--no-http", "--data-dir"])
+        .arg(engine.data_dir())
+        .arg("--storage-dir")
+        .arg(&other)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{words}");
+    assert!(words.contains("another engine already uses the data directory"), "{words}");
+    assert!(!other.exists());
+    assert!(engine.tasks().is_empty(), "the first one goes on");
+}
+
+fn storage(engine: &TestEngine, words: &[&str]) -> Output {
+    Command::new(ENGINE)
+        .arg("storage")
+        .args(words)
+        .arg("--data-dir")
+        .arg(engine.data_dir())
+        .current_dir(engine.directory())
+        .output()
+        .unwrap()
+}
+
+fn json<T: DeserializeOwned>(engine: &TestEngine, words: &[&str]) -> T {
+    let output = storage(engine, &[words, &["--json"]].concat());
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn refusal(engine: &TestEngine, words: &[&str]) -> String {
+    let output = storage(engine, words);
+    assert!(!output.status.success(), "{words:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_program_moves_the_records_of_a_stopped_engine() {
+    let mut engine = TestEngine::started(ENGINE);
+    let script = engine.script("script", "echo done");
+    let id = engine.submit(engine.run(&script));
+    engine.wait(id);
+    let in_use = refusal(&engine, &["migrate", "--target-dir", "new"]);
+    assert!(in_use.contains("orchestrator stop"), "{in_use}");
+    engine.terminate();
+    let report: StorageReport = json(&engine, &["status"]);
+    assert_eq!((report.state.as_str(), report.tables["task"]), ("active", 1));
+    for words in [&["validate", "--target-dir", "new"][..], &["migrate", "--dry-run", "--target-dir", "new"]]
+    {
+        let validation: Validation = json(&engine, words);
+        assert!(validation.is_possible, "{validation:?}");
+        assert!(!engine.directory().join("new").exists());
+    }
+    let same = refusal(&engine, &["migrate"]);
+    assert!(same.contains("already"), "{same}");
+    let exported: Exported = json(&engine, &["export", "records.jsonl"]);
+    let migration: Migration =
+        json(&engine, &["migrate", "--from", "filesystem", "--to", "filesystem", "--target-dir", "new"]);
+    assert_eq!(migration.status, MigrationStatus::Completed);
+    assert_eq!(migration.checksum.as_ref(), Some(&exported.checksum));
+    let report: StorageReport = json(&engine, &["status"]);
+    assert_eq!((report.state.as_str(), report.other.unwrap().location), ("sealed", migration.to.location));
+    let sealed = refusal(&engine, &["export", "more.jsonl"]);
+    assert!(sealed.contains("have moved already"), "{sealed}");
+    // Once more does no harm.
+    let again: Migration = json(&engine, &["migrate", "--target-dir", "new"]);
+    assert_eq!(again.status, MigrationStatus::Completed);
+    engine.start();
+    assert_eq!(engine.task(id).status, TaskStatus::Completed);
+    engine.terminate();
+    // From the file the same tasks come to a third place.
+    let imported: Exported = json(&engine, &["import", "records.jsonl", "--target-dir", "third"]);
+    assert_eq!((imported.records, imported.checksum), (exported.records, exported.checksum));
+    let report: StorageReport = json(&engine, &["status", "--source-dir", "third"]);
+    assert_eq!(report.tables["task"], 1);
+    let missing = refusal(&engine, &["status", "--source-dir", "nowhere"]);
+    assert!(missing.contains("there is no storage"), "{missing}");
+    assert!(!engine.directory().join("nowhere").exists());
+}

@@ -1,0 +1,95 @@
+//! Stores that nobody else writes to.
+
+use std::sync::Arc;
+
+use orchestrator_storage::migration::state::{StorageState, read_state};
+use orchestrator_storage::migration::{MigrationError, Phase, Steering, migrate};
+use orchestrator_storage::{Expect, Key, Store, StoreError, Table};
+
+use crate::stores::{content, counted, fill, open, place, plan, put};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_the_same_on_the_other_side_and_revisions_go_on() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (source, target) = (open(from.path()), open(to.path()));
+    // Several pages, several batches.
+    fill(&*source, 700).await;
+    let before = content(&*source).await;
+    let steering = Steering::default();
+    let report = migrate(&*source, &*target, &plan("m", from.path(), to.path()), &steering).await.unwrap();
+    assert_eq!((report.records, report.epoch), (before.len() as u64, 1));
+    assert_eq!(report.warning, None);
+    assert!(content(&*target).await == before);
+    assert_eq!(counted(&*target).await, before.len() as u64);
+    let progress = *steering.progress().borrow();
+    assert_eq!((progress.phase, progress.done), (Phase::Done, report.records));
+    // Who read revision 3 before the move is right, who read revision 2 is wrong.
+    let key = Key::new(Table::Task, "00002 \"é\"\n");
+    assert_eq!(target.get(&key).await.unwrap().unwrap().revision, 3);
+    let stale = target.commit(vec![put(&key, Expect::Revision(2), "0")]).await;
+    assert!(matches!(stale, Err(StoreError::Conflict { .. })), "{stale:?}");
+    assert_eq!(target.commit(vec![put(&key, Expect::Revision(3), "0")]).await.unwrap().revisions, [4]);
+    // The same over a restart.
+    let after = content(&*target).await;
+    target.close().await.unwrap();
+    assert!(content(&*open(to.path())).await == after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_say_who_is_the_truth_and_the_way_back_is_open() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (source, target) = (open(from.path()), open(to.path()));
+    fill(&*source, 10).await;
+    let there = plan("there", from.path(), to.path());
+    migrate(&*source, &*target, &there, &Steering::default()).await.unwrap();
+    let sealed = read_state(&*source).await.unwrap().state;
+    let expected = StorageState::Sealed { migration: "there".into(), epoch: 1, to: place(to.path()) };
+    assert_eq!(sealed, expected);
+    assert_eq!(read_state(&*target).await.unwrap().state, StorageState::Active { epoch: 1 });
+    let again = migrate(&*source, &*target, &there, &Steering::default()).await;
+    assert!(matches!(&again, Err(MigrationError::SourceSealed { to: found }) if *found == place(to.path())));
+    // Work goes on there, and then back.
+    let new = Key::new(Table::Task, "new");
+    target.commit(vec![put(&new, Expect::Absent, "1")]).await.unwrap();
+    let before = content(&*target).await;
+    let back = plan("back", to.path(), from.path());
+    let report = migrate(&*target, &*source, &back, &Steering::default()).await.unwrap();
+    assert_eq!((report.epoch, report.records), (2, before.len() as u64));
+    assert!(content(&*source).await == before);
+    assert_eq!(read_state(&*source).await.unwrap().state, StorageState::Active { epoch: 2 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_others_is_not_touched() {
+    let directories: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [source, own, taken, sealed] = [0, 1, 2, 3].map(|n: usize| open(directories[n].path()));
+    let path = |n: usize| directories[n].path();
+    fill(&*source, 5).await;
+    fill(&*own, 3).await;
+    let attempt = async |target: Arc<dyn Store>, n| {
+        let before = content(&*target).await;
+        let state = read_state(&*target).await.unwrap().state;
+        let error = migrate(&*source, &*target, &plan("m", path(0), path(n)), &Steering::default())
+            .await
+            .unwrap_err();
+        assert!(content(&*target).await == before);
+        assert_eq!(read_state(&*target).await.unwrap().state, state);
+        error
+    };
+    let error = attempt(own.clone(), 1).await;
+    assert!(matches!(error, MigrationError::TargetNotEmpty { records: 27 }), "{error}");
+    // Another source has begun to fill one, and has left another.
+    let cancelled = Steering::default();
+    cancelled.cancel();
+    let begun = migrate(&*own, &*taken, &plan("o", path(1), path(2)), &cancelled).await;
+    assert!(matches!(begun, Err(MigrationError::Cancelled)));
+    let error = attempt(taken.clone(), 2).await;
+    assert!(matches!(&error, MigrationError::TargetTaken { from } if *from == place(path(1))), "{error}");
+    let unfinished = migrate(&*taken, &*sealed, &plan("p", path(2), path(3)), &Steering::default()).await;
+    assert!(matches!(unfinished, Err(MigrationError::SourceIncomplete { .. })));
+    migrate(&*own, &*taken, &plan("o", path(1), path(2)), &Steering::default()).await.unwrap();
+    let error = attempt(own.clone(), 1).await;
+    assert!(matches!(&error, MigrationError::TargetSealed { to } if *to == place(path(2))), "{error}");
+    // None of this has touched the source.
+    assert_eq!(read_state(&*source).await.unwrap().state, StorageState::Active { epoch: 0 });
+}

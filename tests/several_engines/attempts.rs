@@ -1,0 +1,363 @@
+//! Whole engines on one store, with real runners and real scripts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use futures::StreamExt;
+use orchestrator_engine::config::RetentionSettings;
+use orchestrator_engine::engine::Ended;
+use orchestrator_engine::membership::LeaseTimes;
+use orchestrator_protocol::event::{Item, OutputStream};
+use orchestrator_protocol::request::{
+    CancelTask, EngineMember, GetStatus, GetTask, LogsRequest, MemberState, Subscription,
+};
+use orchestrator_protocol::service::{Caller, Service};
+use orchestrator_protocol::submit::{NewTask, SubmitRequest};
+use orchestrator_protocol::task::{AttemptOutcome, OnEngineLoss, RetryPolicy, Task, TaskId, TaskStatus};
+use orchestrator_storage::{Filter, Order, Query, Store, Table};
+use orchestrator_tests::history::{self, Event, Expected, Told};
+use orchestrator_tests::shared::{Member, short_times, store, until};
+use orchestrator_tests::wait;
+
+const RUNNER: &str = env!("CARGO_BIN_EXE_orchestrator-under-test-runner");
+
+/// Notes when it begins and ends and whether another attempt of its task is alive, and goes on until the
+/// gate is open.
+const SCRIPT: &str = r#"#!/bin/sh
+mkdir "alive.$NAME" 2>/dev/null || echo "overlap $NAME" >> history
+echo "start $NAME $ORCHESTRATOR_FENCE $$" >> history
+while [ ! -e open ]; do sleep 0.01; done
+rmdir "alive.$NAME"
+echo "end $NAME $ORCHESTRATOR_FENCE $$" >> history
+echo "done $NAME"
+"#;
+
+/// Like it, and cleans up when it is told to end.
+const POLITE: &str = r#"#!/bin/sh
+trap 'rmdir "alive.$NAME"; exit 9' TERM
+mkdir "alive.$NAME" 2>/dev/null || echo "overlap $NAME" >> history
+echo "start $NAME $ORCHESTRATOR_FENCE $$" >> history
+while [ ! -e open ]; do sleep 0.01; done
+rmdir "alive.$NAME"
+echo "end $NAME $ORCHESTRATOR_FENCE $$" >> history
+"#;
+
+/// Like it, and ends by itself.
+const SHORT: &str = r#"#!/bin/sh
+trap 'rmdir "alive.$NAME"; exit 9' TERM
+mkdir "alive.$NAME" 2>/dev/null || echo "overlap $NAME" >> history
+echo "start $NAME $ORCHESTRATOR_FENCE $$" >> history
+left=60
+while [ $left -gt 0 ]; do sleep 0.02; left=$((left - 1)); done
+rmdir "alive.$NAME"
+echo "end $NAME $ORCHESTRATOR_FENCE $$" >> history
+"#;
+
+fn new_task(directory: &Path, body: &str, name: &str) -> NewTask {
+    let script = directory.join(format!("script-{name}"));
+    fs::write(&script, body).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    NewTask {
+        name: Some(name.into()),
+        script: script.to_str().unwrap().into(),
+        cwd: Some(directory.to_str().unwrap().into()),
+        env: BTreeMap::from([("NAME".to_owned(), name.to_owned())]),
+        retry: Some(RetryPolicy { max_retries: 3, base_ms: 1, cap_ms: 1 }),
+        ..NewTask::default()
+    }
+}
+
+async fn submit(member: &Member, task: NewTask) -> TaskId {
+    member.ask(SubmitRequest { tasks: vec![task], ..SubmitRequest::default() }).await.unwrap().id.unwrap()
+}
+
+async fn task(member: &Member, id: TaskId) -> Task {
+    *member.ask(GetTask { id }).await.unwrap()
+}
+
+async fn ended(member: &Member, id: TaskId) -> Task {
+    until("the task to end", async || Some(task(member, id).await).filter(|task| task.status.is_final()))
+        .await
+}
+
+fn events(directory: &Path) -> Vec<Event> {
+    history::read(&fs::read_to_string(directory.join("history")).unwrap_or_default())
+}
+
+fn starts(directory: &Path) -> Vec<(u64, u32)> {
+    let starts = events(directory).into_iter().filter_map(|event| match event {
+        Event::Start { fence, pid, .. } => Some((fence, pid)),
+        _ => None,
+    });
+    starts.collect()
+}
+
+async fn started(directory: &Path, count: usize) {
+    until("the script to begin", async || (starts(directory).len() >= count).then_some(())).await;
+}
+
+fn no_overlap(directory: &Path) {
+    let overlaps = events(directory).into_iter().filter(|event| matches!(event, Event::Overlap { .. }));
+    assert_eq!(overlaps.count(), 0, "{:?}", events(directory));
+}
+
+fn is_alive(pid: u32) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::test_kill_process(pid).is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scripts_of_a_stalled_engine_end_before_another_begins_them_and_it_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let id = submit(&a, new_task(directory, POLITE, "one")).await;
+    started(directory, 1).await;
+    let b = Member::start(&store, directory, "b", RUNNER, short_times()).await;
+    a.store.stall(true);
+    started(directory, 2).await;
+    let [(1, first), (2, _)] = starts(directory)[..] else { panic!("{:?}", events(directory)) };
+    assert!(!is_alive(first));
+    // It wakes, finds that it has lost its seat, and ends without having written anything.
+    a.store.stall(false);
+    assert_eq!(a.ended().await, Ended::Unseated);
+    let running = task(&b, id).await;
+    assert_eq!((running.status, running.fence), (TaskStatus::Running, 2));
+    assert_eq!(running.attempts[0].outcome, Some(AttemptOutcome::Lost));
+    assert_eq!(running.claim.unwrap().engine, b.name());
+    // Opened again it works on.
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    fs::write(directory.join("open"), "").unwrap();
+    assert_eq!(ended(&a, id).await.status, TaskStatus::Completed);
+    no_overlap(directory);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_engines_stall_every_task_completes_and_no_two_attempts_of_one_overlap() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let mut members = Vec::new();
+    for name in ["a", "b", "c"] {
+        members.push(Member::start(&store, directory, name, RUNNER, short_times()).await);
+    }
+    let names: Vec<String> = (0..24).map(|number| format!("task-{number}")).collect();
+    let tasks = names.iter().map(|name| NewTask {
+        retry: Some(RetryPolicy { max_retries: 20, base_ms: 1, cap_ms: 1 }),
+        ..new_task(directory, SHORT, name)
+    });
+    let request = SubmitRequest { tasks: tasks.collect(), ..SubmitRequest::default() };
+    let submitted = members[0].ask(request).await.unwrap();
+    for (stalled, name) in [(0, "a"), (1, "b")] {
+        let before = starts(directory).len();
+        started(directory, before + 1).await;
+        let member = members.remove(stalled);
+        let id = member.name();
+        member.store.stall(true);
+        until("the engine to be lost", async || {
+            let engines = members[0].ask(GetStatus {}).await.unwrap().engines;
+            engines.iter().any(|engine| engine.id == id && engine.state == MemberState::Lost).then_some(())
+        })
+        .await;
+        member.store.stall(false);
+        assert_eq!(member.ended().await, Ended::Unseated);
+        members.insert(stalled, Member::start(&store, directory, name, RUNNER, short_times()).await);
+    }
+    let mut told = Vec::new();
+    for submitted in &submitted.tasks {
+        let task = ended(&members[0], submitted.id).await;
+        told.push(Told {
+            task: task.name.clone(),
+            completed: task.status == TaskStatus::Completed,
+            exit_code: task.attempts.last().and_then(|attempt| attempt.exit_code),
+            fences: task.attempts.iter().map(|attempt| attempt.fence).collect(),
+            lines: Vec::new(),
+        });
+    }
+    let acknowledged = names.into_iter().map(|name| (name, Vec::new())).collect();
+    let expected = Expected { acknowledged, attempts_may_be_lost: true };
+    assert_eq!(history::check(&events(directory), &told, &expected), Vec::<String>::new());
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_back_within_its_lease_goes_on_with_its_scripts() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
+    let id = submit(&a, new_task(directory, SCRIPT, "one")).await;
+    started(directory, 1).await;
+    let b = Member::start(&store, directory, "b", RUNNER, LeaseTimes::default()).await;
+    a.crash().await;
+    let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
+    assert_eq!(task(&b, id).await.fence, 1);
+    fs::write(directory.join("open"), "").unwrap();
+    let task = ended(&b, id).await;
+    assert_eq!((task.status, task.fence, task.attempts.len()), (TaskStatus::Completed, 1, 1));
+    assert_eq!(starts(directory).len(), 1);
+    assert_eq!(task.output.as_deref(), Some("done one"));
+    no_overlap(directory);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_task_waits_for_its_engine_and_its_script_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let held = NewTask { on_engine_loss: Some(OnEngineLoss::Hold), ..new_task(directory, SCRIPT, "held") };
+    let id = submit(&a, held).await;
+    let other = submit(&a, new_task(directory, POLITE, "other")).await;
+    started(directory, 2).await;
+    let b = Member::start(&store, directory, "b", RUNNER, short_times()).await;
+    a.crash().await;
+    // The other one is taken over, so this one was looked at too.
+    until("the other task", async || (task(&b, other).await.fence == 2).then_some(())).await;
+    started(directory, 3).await;
+    let at_last = task(&b, id).await;
+    assert_eq!((at_last.status, at_last.fence), (TaskStatus::Running, 1));
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    fs::write(directory.join("open"), "").unwrap();
+    let task = ended(&a, id).await;
+    assert_eq!(
+        (task.status, task.fence, task.output.as_deref()),
+        (TaskStatus::Completed, 1, Some("done held"))
+    );
+    assert_eq!(ended(&b, other).await.status, TaskStatus::Completed);
+    no_overlap(directory);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_of_a_task_that_was_called_off_by_force_ends_when_its_engine_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let held = NewTask { on_engine_loss: Some(OnEngineLoss::Hold), ..new_task(directory, POLITE, "held") };
+    let id = submit(&a, held).await;
+    started(directory, 1).await;
+    let [(1, script)] = starts(directory)[..] else { panic!("{:?}", events(directory)) };
+    let b = Member::start(&store, directory, "b", RUNNER, short_times()).await;
+    a.crash().await;
+    until("the engine to be lost", async || {
+        let engines = b.ask(GetStatus {}).await.unwrap().engines;
+        engines.iter().any(|engine| engine.state == MemberState::Lost).then_some(())
+    })
+    .await;
+    until("the task to end", async || {
+        b.ask(CancelTask { id, reason: None, force: true }).await.unwrap();
+        (task(&b, id).await.status == TaskStatus::Cancelled).then_some(())
+    })
+    .await;
+    assert!(is_alive(script));
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    until("the script to end", async || (!is_alive(script)).then_some(())).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+async fn lines(member: &Member, request: LogsRequest) -> Vec<String> {
+    let caller = Caller::Local { pid: None };
+    let items = member.service.subscribe(&caller, Subscription::Logs(request)).await.unwrap();
+    let items = tokio::time::timeout(wait::PATIENCE, items.collect::<Vec<_>>()).await.unwrap();
+    let line = |item: Item| match item {
+        Item::Line(line) => line.line,
+        other => panic!("not a line: {other:?}"),
+    };
+    items.into_iter().map(|item| line(item.unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_printed_on_one_engine_is_read_and_followed_on_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
+    let body = "#!/bin/sh\nseq 1 5000; echo oops >&2; : > begun\nwhile [ ! -e open ]; do sleep 0.01; done\nseq 5001 9000\n";
+    let id = submit(&a, new_task(directory, body, "loud")).await;
+    until("the script to begin", async || directory.join("begun").exists().then_some(())).await;
+    let b = Member::start(&store, directory, "b", RUNNER, LeaseTimes::default()).await;
+    let all = LogsRequest { id, attempt: None, tail: None, follow: true, stream: Some(OutputStream::Stdout) };
+    let following = {
+        let (service, all) = (std::sync::Arc::clone(&b.service), all.clone());
+        let caller = Caller::Local { pid: None };
+        let mut items = service.subscribe(&caller, Subscription::Logs(all)).await.unwrap();
+        // Something comes while it runs.
+        let first = tokio::time::timeout(wait::PATIENCE, items.next()).await.unwrap().unwrap().unwrap();
+        assert!(matches!(&first, Item::Line(line) if line.line == "1"), "{first:?}");
+        tokio::spawn(items.count())
+    };
+    fs::write(directory.join("open"), "").unwrap();
+    assert_eq!(tokio::time::timeout(wait::PATIENCE, following).await.unwrap().unwrap(), 8_999);
+    let expected: Vec<String> = (1..=9_000).map(|number| number.to_string()).collect();
+    assert_eq!(lines(&b, all.clone()).await, expected);
+    let tail = LogsRequest { tail: Some(3), follow: false, ..all.clone() };
+    assert_eq!(lines(&b, tail).await, ["8998", "8999", "9000"]);
+    let errors =
+        LogsRequest { stream: Some(OutputStream::Stderr), tail: Some(3), follow: false, ..all.clone() };
+    assert_eq!(lines(&b, errors).await, ["oops"]);
+    assert_eq!(lines(&a, LogsRequest { follow: false, ..all }).await, expected);
+    // They go with the task.
+    let settings = RetentionSettings { max_finished: 0, ..RetentionSettings::default() };
+    assert_eq!(b.service.queue.retain(&settings, chrono::Utc::now()).await.unwrap(), [id]);
+    let segments = Query {
+        table: Table::LogSegment,
+        filter: Filter::default(),
+        order: Order::OldestFirst,
+        after: None,
+        limit: 10,
+    };
+    assert_eq!(store_of(&b).list(&segments).await.unwrap().records.len(), 0);
+    a.stop().await;
+    b.stop().await;
+}
+
+fn store_of(member: &Member) -> std::sync::Arc<dyn Store> {
+    std::sync::Arc::clone(member.service.queue.store())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_lists_the_engines_and_how_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let b = Member::start(&store, directory, "b", RUNNER, short_times()).await;
+    let c = Member::start(&store, directory, "c", RUNNER, short_times()).await;
+    submit(&a, new_task(directory, SCRIPT, "one")).await;
+    started(directory, 1).await;
+    let names = [a.name(), b.name(), c.name()];
+    c.stop().await;
+    let engines = b.ask(GetStatus {}).await.unwrap().engines;
+    let state = |engines: &[EngineMember], id: &str| {
+        engines.iter().find(|engine| engine.id == id).map(|engine| engine.state).unwrap()
+    };
+    let states = names.each_ref().map(|name| state(&engines, name));
+    assert_eq!(states, [MemberState::Alive, MemberState::Alive, MemberState::Left]);
+    assert_eq!(engines.iter().map(|engine| engine.running).sum::<u64>(), 1);
+    assert_eq!(
+        engines.iter().filter(|engine| engine.is_this).map(|engine| &engine.id).collect::<Vec<_>>(),
+        [&names[1]]
+    );
+    assert!(engines.iter().all(|engine| engine.pid == std::process::id() && !engine.host.is_empty()));
+    fs::write(directory.join("open"), "").unwrap();
+    a.crash().await;
+    until("it to be lost", async || {
+        let engines = b.ask(GetStatus {}).await.unwrap().engines;
+        (state(&engines, &names[0]) == MemberState::Lost).then_some(())
+    })
+    .await;
+    b.stop().await;
+}

@@ -1,0 +1,255 @@
+//! The backends on SurrealDB: in this process, and on the real server.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_storage::chaos::{ChaosPlan, ChaosStore};
+use orchestrator_storage::conformance::{Harness, run_all};
+use orchestrator_storage::surrealdb::{EmbeddedOptions, ServerOptions, SurrealStore, bootstrap};
+use orchestrator_storage::{Change, Expect, Fields, Key, Operation, Store, StoreError, Table};
+use orchestrator_tests::surrealdb::SurrealServer;
+use orchestrator_tests::wait::until;
+
+use super::is_asked_for;
+
+type Opening = Pin<Box<dyn Future<Output = Arc<dyn Store>> + Send>>;
+
+/// Opens a store, again and again.
+struct Open<F>(F);
+
+#[async_trait::async_trait]
+impl<F: Fn() -> Opening + Send + Sync + 'static> Harness for Open<F> {
+    async fn open(&self) -> Arc<dyn Store> {
+        (self.0)().await
+    }
+}
+
+fn embedded() -> Arc<dyn Harness> {
+    let directory = tempfile::tempdir().unwrap();
+    Arc::new(Open(move || {
+        let options = EmbeddedOptions::new(directory.path());
+        Box::pin(
+            async move { Arc::new(SurrealStore::open_embedded(options).await.unwrap()) as Arc<dyn Store> },
+        ) as Opening
+    }))
+}
+
+fn server(is_open: bool) -> SurrealServer {
+    SurrealServer::start(env!("CARGO_BIN_EXE_surrealdb-server-for-tests"), is_open)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_database_keeps_the_contract() {
+    if is_asked_for("surrealdb-embedded") {
+        run_all(embedded).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_opening_of_a_directory_is_refused() {
+    if !is_asked_for("surrealdb-embedded") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let options = || EmbeddedOptions::new(directory.path());
+    let first = SurrealStore::open_embedded(options()).await.unwrap();
+    let refused = SurrealStore::open_embedded(options()).await.err().unwrap();
+    assert!(
+        matches!(&refused, StoreError::InUse { path } if path.starts_with(directory.path())),
+        "{refused}"
+    );
+    first.close().await.unwrap();
+    SurrealStore::open_embedded(options()).await.unwrap().close().await.unwrap();
+}
+
+/// The suite over one transport.
+async fn on_server(scheme: &'static str) {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(true);
+    run_all(|| on(server.database(scheme))).await;
+}
+
+/// A store in a database of its own.
+fn on(options: ServerOptions) -> Arc<dyn Harness> {
+    Arc::new(Open(move || {
+        let options = options.clone();
+        Box::pin(async move { Arc::new(SurrealStore::open_server(options).await.unwrap()) as Arc<dyn Store> })
+            as Opening
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_keeps_the_contract_over_web_sockets() {
+    on_server("ws").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_keeps_the_contract_over_http() {
+    on_server("http").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrapper_keeps_the_contract_while_it_only_delays() {
+    if !is_asked_for("surrealdb-embedded") {
+        return;
+    }
+    let plan = ChaosPlan { delay: 0.2, max_delay: Duration::from_micros(300), ..ChaosPlan::calm(7) };
+    run_all(|| {
+        let directory = tempfile::tempdir().unwrap();
+        Arc::new(Open(move || {
+            let options = EmbeddedOptions::new(directory.path());
+            Box::pin(async move {
+                let store = SurrealStore::open_embedded(options).await.unwrap();
+                Arc::new(ChaosStore::new(Arc::new(store), plan)) as Arc<dyn Store>
+            }) as Opening
+        })) as Arc<dyn Harness>
+    })
+    .await;
+}
+
+fn put(id: &str, expect: Expect, text: &str) -> Operation {
+    let body = serde_json::value::RawValue::from_string(text.to_owned()).unwrap().into();
+    let change = Change::Put { fields: Fields::default(), body };
+    Operation { key: Key::new(Table::Task, id), expect, change }
+}
+
+fn check(id: &str, expect: Expect) -> Operation {
+    Operation { key: Key::new(Table::Task, id), expect, change: Change::Check }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_signs_in_as_the_user_that_was_prepared_for_it() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(false);
+    let options = server.database("ws");
+    bootstrap(server.root(), &options).await.unwrap();
+    let store = SurrealStore::open_server(options.clone()).await.unwrap();
+    store.commit(vec![put("a", Expect::Absent, "1")]).await.unwrap();
+    store.close().await.unwrap();
+    let mut wrong = options;
+    wrong.credentials.as_mut().unwrap().password.push('x');
+    assert!(SurrealStore::open_server(wrong).await.is_err(), "a wrong password opens nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_engines_one_wins_a_race_and_all_learn_of_it() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(true);
+    for scheme in ["ws", "http"] {
+        let options = server.database(scheme);
+        let mut stores = Vec::new();
+        for _ in 0..3 {
+            stores.push(Arc::new(SurrealStore::open_server(options.clone()).await.unwrap()));
+        }
+        for round in 0..10 {
+            let id = format!("race-{round}");
+            let race = stores.iter().enumerate().map(|(n, store)| {
+                let (store, id) = (Arc::clone(store), id.clone());
+                let mark = put(&format!("mark-{round}-{n}"), Expect::Absent, "1");
+                tokio::spawn(async move { store.commit(vec![put(&id, Expect::Absent, "1"), mark]).await })
+            });
+            let race: Vec<_> = race.collect();
+            let mut winners = 0;
+            for result in race {
+                match result.await.unwrap() {
+                    Ok(_) => winners += 1,
+                    Err(StoreError::Conflict { key }) => assert_eq!(&*key.id, id),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(winners, 1, "round {round}");
+            // Each checks what the other writes: not both may succeed.
+            let (x, y) = (format!("x-{round}"), format!("y-{round}"));
+            let skew = |write: &str, guard: &str| {
+                vec![put(write, Expect::Absent, "1"), check(guard, Expect::Absent)]
+            };
+            let both = tokio::join!(stores[0].commit(skew(&x, &y)), stores[1].commit(skew(&y, &x)));
+            assert_ne!((both.0.is_ok(), both.1.is_ok()), (true, true), "round {round}: write skew");
+        }
+        let counts = stores[0].counts(Table::Task).await.unwrap();
+        for store in &stores {
+            let own = store.counts(Table::Task).await.unwrap();
+            assert_eq!(own, counts);
+            // Everybody learns of every record that was made.
+            let mut newest = store.watch();
+            newest.wait_for(|newest| *newest >= counts[0].records / 2).await.unwrap();
+        }
+        for store in stores {
+            store.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_loses_nothing_that_was_acknowledged() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let mut server = server(true);
+    let store = Arc::new(SurrealStore::open_server(server.database("ws")).await.unwrap());
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let acknowledged = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let authors: Vec<_> = (0..4)
+        .map(|author| {
+            let (store, stop, all) = (Arc::clone(&store), Arc::clone(&stop), Arc::clone(&acknowledged));
+            tokio::spawn(async move {
+                let (key, mut made, mut unknown) = (format!("author-{author}"), 0, 0);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let expect = if made == 0 { Expect::Absent } else { Expect::Revision(made) };
+                    match store.commit(vec![put(&key, expect, "1")]).await {
+                        Ok(_) => {
+                            made += 1;
+                            all.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                        // Nothing was written.
+                        Err(StoreError::Away { .. }) => {}
+                        Err(StoreError::OutcomeUnknown { .. }) => {
+                            unknown += 1;
+                            let found = loop {
+                                match store.get(&Key::new(Table::Task, key.as_str())).await {
+                                    Ok(found) => break found,
+                                    Err(StoreError::Away { .. }) => tokio::task::yield_now().await,
+                                    Err(error) => panic!("{error}"),
+                                }
+                            };
+                            made = found.map_or(0, |record| record.revision);
+                        }
+                        // A conflict here were a commit done twice, or one that was lost.
+                        Err(error) => panic!("{key} at {made}: {error}"),
+                    }
+                }
+                (key, made, unknown)
+            })
+        })
+        .collect();
+    for _ in 0..10 {
+        let before = acknowledged.load(std::sync::atomic::Ordering::Relaxed);
+        until("commits to go on", || {
+            (acknowledged.load(std::sync::atomic::Ordering::Relaxed) > before + 8).then_some(())
+        });
+        server.kill();
+        server.resume();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for author in authors {
+        let (key, made, _) = author.await.unwrap();
+        let found = store.get(&Key::new(Table::Task, key.as_str())).await.unwrap().unwrap();
+        assert_eq!(found.revision, made, "{key}");
+    }
+    server.kill();
+    let health = store.health().await;
+    assert!(!health.writable && health.reason.is_some(), "{health:?}");
+    let away = store.get(&Key::new(Table::Task, "author-0")).await;
+    assert!(matches!(away, Err(StoreError::Away { .. })), "{away:?}");
+    server.resume();
+    store.commit(vec![put("after", Expect::Absent, "1")]).await.unwrap();
+    assert!(store.health().await.writable);
+}

@@ -1,0 +1,120 @@
+//! A real SurrealDB server on loopback, for the suites.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use orchestrator_storage::surrealdb::{Credentials, ServerOptions};
+use tempfile::TempDir;
+
+use crate::wait::until;
+
+/// A server with its records on RocksDB in a directory of its own. It ends when this is dropped.
+pub struct SurrealServer {
+    program: PathBuf,
+    address: SocketAddr,
+    directory: TempDir,
+    child: Option<Child>,
+    /// Whether it lets everybody in. A password takes seconds to check in an unoptimised server.
+    is_open: bool,
+    databases: AtomicU32,
+}
+
+impl SurrealServer {
+    /// Starts the server program and waits until it listens. An open one lets everybody in.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start(program: &str, is_open: bool) -> Self {
+        // The port is free at this moment; the server takes it at once.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut server = Self {
+            program: program.into(),
+            address,
+            directory: tempfile::tempdir().unwrap(),
+            child: None,
+            is_open,
+            databases: AtomicU32::new(0),
+        };
+        server.resume();
+        server
+    }
+
+    /// Starts it on the same port and records, after [`SurrealServer::kill`].
+    ///
+    /// # Panics
+    /// When it does not listen in time.
+    pub fn resume(&mut self) {
+        let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
+        let child = Command::new(&self.program)
+            .args(["start", "--no-banner", "--log", "warn", "--user", "root", "--pass", "root", "--bind"])
+            .arg(self.address.to_string())
+            .arg(format!("rocksdb://{}", self.records().display()))
+            .args(self.is_open.then_some("--unauthenticated"))
+            // The suite's largest body is larger than what a server takes over HTTP by itself.
+            .env("SURREAL_HTTP_MAX_RPC_BODY_SIZE", "67108864")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        until("the server to listen", || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "the server ended: {}", self.log());
+            TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok()
+        });
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Panics
+    /// When it cannot be ended.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn records(&self) -> PathBuf {
+        Path::new(self.directory.path()).join("records")
+    }
+
+    /// What it has logged.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// How to open a store in a new database of its own; `scheme` is `ws` or `http`. Where the server is
+    /// not open, an administrator has to prepare it first.
+    pub fn database(&self, scheme: &str) -> ServerOptions {
+        let n = self.databases.fetch_add(1, Ordering::Relaxed);
+        let mut options = ServerOptions::new(format!("{scheme}://{}", self.address));
+        options.namespace = format!("suite_{n}");
+        if !self.is_open {
+            // The password has what must be escaped.
+            let password = "it's a \\ \"secret\"".to_owned();
+            options.credentials = Some(Credentials { username: "engine".to_owned(), password });
+        }
+        options
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The administrator.
+    pub fn root(&self) -> Credentials {
+        Credentials { username: "root".to_owned(), password: "root".to_owned() }
+    }
+}
+
+impl Drop for SurrealServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
