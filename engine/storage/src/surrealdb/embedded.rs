@@ -17,6 +17,11 @@ use crate::store::{StoreError, StoreResult};
 
 /// What RocksDB keeps of its blocks in memory, in bytes. Without it half of the machine's memory.
 const BLOCK_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// One table of what is written and not yet in a file, in bytes, and how many of them there may be. As many
+/// stay in memory, so that a commit can be checked against those it has raced with. Without these, as on
+/// any machine with 16 GiB or more, 128 MiB and 8.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+const WRITE_BUFFERS: usize = 4;
 /// How long a directory that this process has just let go of may stay locked.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 const RELEASE_INTERVAL: Duration = Duration::from_millis(5);
@@ -90,6 +95,8 @@ impl Embedded {
     async fn start(address: &str) -> Result<(Arc<Datastore>, Surreal<Db>), String> {
         let settings = ConfigMap::empty()
             .with_key_value("rocksdb_block_cache_size", BLOCK_CACHE_BYTES.to_string())
+            .with_key_value("rocksdb_write_buffer_size", WRITE_BUFFER_BYTES.to_string())
+            .with_key_value("rocksdb_max_write_buffer_number", WRITE_BUFFERS.to_string())
             .with_key_value("datastore_sync", "every");
         // The version is settled before the tasks that write are started.
         let datastore = Datastore::builder()
