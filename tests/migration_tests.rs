@@ -8,6 +8,8 @@ mod crashes;
 mod engine;
 #[path = "migration_tests/files.rs"]
 mod files;
+#[path = "migration_tests/killed.rs"]
+mod killed;
 #[path = "migration_tests/live.rs"]
 mod live;
 #[path = "migration_tests/offline.rs"]

@@ -237,7 +237,7 @@ pub async fn start(
     Ok((StatusCode::ACCEPTED, Envelope::new(migration.into())))
 }
 
-/// Migrations since the engine was started, newest first
+/// Migrations that are known, newest first
 #[utoipa::path(
     get, path = "/storage/migrations", operation_id = "listMigrations", tag = "storage",
     responses((status = 200, description = "All of them.", body = Envelope<Vec<MigrationView>>)),

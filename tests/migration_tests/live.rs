@@ -187,6 +187,23 @@ async fn work_goes_on_and_nobody_notices() {
     assert!(content(&*copy).await == content(&*target).await);
 }
 
+/// Many more changes come than the target takes: whoever commits is slowed down, and it comes to an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_slow_target_catches_up_with_those_who_commit_quickly() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Arc::new(SwitchingStore::new(open(from.path())));
+    let load = Load::on(store.clone());
+    load.goes_on(100).await;
+    let target = open(to.path());
+    let slow = ChaosPlan { delay: 1.0, max_delay: Duration::from_millis(10), ..ChaosPlan::calm(1) };
+    let slow = Arc::new(ChaosStore::new(target.clone(), slow));
+    let moved = store.migrate(slow, plan("m", from.path(), to.path()), Arc::default());
+    let report = tokio::time::timeout(orchestrator_tests::wait::PATIENCE, moved).await.unwrap().unwrap();
+    println!("{} records; a submit took {}", report.records, load.latencies().await);
+    load.goes_on(20).await;
+    load.end(&*target).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_target_that_fails_stops_the_migration_and_nothing_else() {
     let from = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use orchestrator_protocol::storage::StorageTarget;
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::state::{Place, StorageState, read_state};
 use orchestrator_storage::migration::{Plan, Steering, migrate, settle_target};
@@ -12,6 +13,7 @@ use orchestrator_storage::{Expect, Key, Store, StoreError, Table};
 use orchestrator_tests::surrealdb::SurrealServer;
 use tempfile::TempDir;
 
+use crate::killed::killed_again_and_again;
 use crate::live::Load;
 use crate::stores::{Mortal, Power, content, counted, fill, open, put};
 
@@ -211,4 +213,26 @@ async fn a_process_that_ends_anywhere_leaves_one_truth_of_whatever_kind() {
 async fn settled(target: &dyn Store) -> bool {
     let is_active = matches!(read_state(target).await.unwrap().state, StorageState::Active { .. });
     is_active && counted(target).await > 0
+}
+
+#[test]
+fn a_killed_engine_leaves_one_truth_wherever_its_records_go() {
+    let server = server();
+    killed_again_and_again(100, |engine, round| {
+        let dir = || Some(engine.directory().join(format!("to-{round}")).to_str().unwrap().to_owned());
+        let there =
+            |storage_type: &str| StorageTarget { storage_type: storage_type.into(), ..Default::default() };
+        let server = |scheme: &str| {
+            let ServerOptions { url, namespace, .. } = server.database(scheme);
+            let (url, namespace) = (Some(url), Some(namespace));
+            StorageTarget { url, namespace, ..there("surrealdb-server") }
+        };
+        // Each way between two kinds comes once.
+        match round % 9 {
+            0 | 5 => server("ws"),
+            6 => server("http"),
+            1 | 2 | 4 => StorageTarget { dir: dir(), ..there("surrealdb-embedded") },
+            _ => StorageTarget { dir: dir(), ..there("filesystem") },
+        }
+    });
 }

@@ -475,7 +475,7 @@ calls! {
     ValidateMigration(ValidateMigration) -> Box<Validation>, idempotent: true;
     /// Move the records.
     StartMigration(StartMigration) -> Box<Migration>, idempotent: false;
-    /// Migrations since the engine was started.
+    /// Migrations that are known.
     ListMigrations(ListMigrations) -> Vec<Migration>, idempotent: true;
     /// One migration.
     GetMigration(GetMigration) -> Box<Migration>, idempotent: true;

@@ -130,7 +130,7 @@ pub struct StartMigration {
     pub to: StorageTarget,
 }
 
-/// Asks for the migrations since the engine was started, newest first.
+/// Asks for the migrations that are known, newest first: a hundred at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ListMigrations {}
 

@@ -82,8 +82,9 @@ impl PluginCommand for StorageMigrations {
     }
 
     fn extra_description(&self) -> &str {
-        "Newest first, since the engine was started. `status` is running, completed, failed or cancelled. With \
---cancel the one that is named is called off, unless it has come to its moment of change."
+        "The newest hundred, newest first; what is known of them moves along with the records. `status` is running, \
+completed, failed or cancelled. With --cancel the one that is named is called off, unless it has come to its moment \
+of change."
     }
 
     fn search_terms(&self) -> Vec<&str> {

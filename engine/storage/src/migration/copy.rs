@@ -109,23 +109,29 @@ impl<'s> Copier<'s> {
         self.changed.len()
     }
 
+    /// Says that what is known to have changed is brought over from here on.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.steering.enter(phase, self.behind() as u64);
+    }
+
     /// Notes which keys have changed since the last look.
     pub(super) async fn look(&mut self) -> Result<(), MigrationError> {
         loop {
-            let before = self.covered;
-            match self.source.changes(before, CHANGES).await.map_err(MigrationError::Source)? {
+            match self.source.changes(self.covered, CHANGES).await.map_err(MigrationError::Source)? {
                 Changes::Since { upto, keys } => {
-                    let state = state_key();
+                    let (state, found) = (state_key(), keys.len());
                     self.changed.extend(keys.into_iter().map(|(_, key)| key).filter(|key| *key != state));
                     self.covered = upto;
+                    // That was all; who waited for nothing to come would wait as long as others commit.
+                    if found < CHANGES {
+                        return Ok(());
+                    }
                 }
                 Changes::Gone { upto } => {
                     self.lost = true;
                     self.covered = upto;
+                    return Ok(());
                 }
-            }
-            if self.covered == before {
-                return Ok(());
             }
         }
     }
@@ -208,6 +214,7 @@ impl<'s> Copier<'s> {
 
     /// The same for so many of them at most. Whether there were any.
     pub(super) async fn settle_some(&mut self, at_most: usize) -> Result<bool, MigrationError> {
+        self.steering.check()?;
         let keys: Vec<Key> = std::iter::from_fn(|| self.changed.pop_first()).take(at_most).collect();
         let sources = read_all(self.source, &keys).await.map_err(MigrationError::Source)?;
         let targets = read_all(self.target, &keys).await.map_err(MigrationError::Target)?;

@@ -29,15 +29,15 @@ use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, 
 /// How long commits wait at most for a target that is slow at the end. Then the migration is given up.
 const GATE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The gate is closed for the last time when no more than so many changes are to be brought over, or after
-/// so many rounds.
+/// The gate is closed for the last time when no more than so many changes are to be brought over.
 const FEW_CHANGES: usize = 64;
-const MAX_ROUNDS: u32 = 200;
 
-/// Who writes faster than changes can be brought over is slowed down after so many rounds: commits wait
-/// while so many changes are brought over, again and again.
-const FREE_ROUNDS: u32 = 5;
-const SLICE: usize = 256;
+/// Where more comes than is brought over, commits wait while so many changes are brought over, again and
+/// again. From there on as many as take this long, and always more than came since.
+const FIRST_SLICE: usize = 64;
+const SLICE_TIME: Duration = Duration::from_millis(250);
+/// After so many slices that have left no less to do than there ever was the migration is given up.
+const MAX_IN_VAIN: u32 = 100;
 
 /// A store that can be moved while it is used.
 pub struct SwitchingStore {
@@ -203,24 +203,10 @@ impl SwitchingStore {
         let mut copier = Copier::new(&*source, &*target, steering);
         copier.copy().await?;
         copier.verify().await?;
-        for round in 0..MAX_ROUNDS {
-            steering.enter(Phase::CatchingUp, copier.behind() as u64);
-            if round < FREE_ROUNDS {
-                copier.settle().await?;
-            } else {
-                let _slowed = self.gate.write().await;
-                let slice = tokio::time::timeout(GATE_PATIENCE, copier.settle_some(SLICE)).await;
-                slice.unwrap_or(Err(MigrationError::TooSlow { patience: GATE_PATIENCE }))?;
-            }
-            steering.check()?;
-            copier.look().await?;
-            if copier.behind() <= FEW_CHANGES {
-                break;
-            }
-        }
+        self.catch_up(&mut copier).await?;
         let gate = self.gate.write().await;
         let closed_at = Instant::now();
-        steering.enter(Phase::Switching, copier.behind() as u64);
+        copier.enter(Phase::Switching);
         let last = async {
             copier.look().await?;
             copier.settle().await?;
@@ -228,8 +214,7 @@ impl SwitchingStore {
             steering.check()?;
             mark(&*target, &plan.ready(ends.epoch)).await
         };
-        let last = tokio::time::timeout(GATE_PATIENCE, last).await;
-        last.unwrap_or(Err(MigrationError::TooSlow { patience: GATE_PATIENCE }))?;
+        in_time(last).await?;
         if let Err(error) = seal(&*source, plan, &ends).await {
             self.stay(&active, &error).await;
             return Err(error);
@@ -246,6 +231,52 @@ impl SwitchingStore {
         steering.enter(Phase::Done, tally.records);
         steering.reach_all();
         Ok(Report { records: tally.records, checksum: tally.checksum(), epoch: ends.epoch, waited, warning })
+    }
+
+    /// Brings changes over until few are left. As long as each round leaves less than half of what there
+    /// was, nobody is slowed down.
+    async fn catch_up(&self, copier: &mut Copier<'_>) -> Result<(), MigrationError> {
+        loop {
+            let before = copier.behind();
+            copier.enter(Phase::CatchingUp);
+            copier.settle().await?;
+            copier.look().await?;
+            match copier.behind() {
+                0..=FEW_CHANGES => return Ok(()),
+                behind if behind > before / 2 => return self.catch_up_in_slices(copier).await,
+                _ => {}
+            }
+        }
+    }
+
+    /// The same where changes come faster than they can be brought over: commits wait for a slice at a time.
+    async fn catch_up_in_slices(&self, copier: &mut Copier<'_>) -> Result<(), MigrationError> {
+        let mut slice = FIRST_SLICE;
+        let (mut least, mut in_vain) = (copier.behind(), 0);
+        while copier.behind() > FEW_CHANGES {
+            copier.enter(Phase::CatchingUp);
+            let taken = {
+                let _waiting = self.gate.write().await;
+                let start = Instant::now();
+                in_time(copier.settle_some(slice)).await?;
+                start.elapsed()
+            };
+            let left = copier.behind();
+            copier.look().await?;
+            let came = copier.behind() - left;
+            let in_slice_time = slice as f64 * SLICE_TIME.as_secs_f64() / taken.as_secs_f64().max(1e-6);
+            // A measurement of few is not worth much, so it grows by and by.
+            slice = (in_slice_time as usize).clamp(slice / 2, slice * 2).max(2 * came).max(1);
+            if copier.behind() < least {
+                (least, in_vain) = (copier.behind(), 0);
+            } else {
+                in_vain += 1;
+            }
+            if in_vain == MAX_IN_VAIN {
+                return Err(MigrationError::Outrun);
+            }
+        }
+        Ok(())
     }
 
     /// The source could not be sealed. What guards commits is the state as it is now, which may have been
@@ -289,6 +320,12 @@ impl SwitchingStore {
             Some(reason) => Err(MigrationError::Unknown(StoreError::Failed { reason })),
         }
     }
+}
+
+/// Does what commits wait for, if it does not take too long.
+async fn in_time<T>(work: impl Future<Output = Result<T, MigrationError>>) -> Result<T, MigrationError> {
+    let in_time = tokio::time::timeout(GATE_PATIENCE, work).await;
+    in_time.unwrap_or(Err(MigrationError::TooSlow { patience: GATE_PATIENCE }))
 }
 
 /// Tells those who watch of what comes anew in a store, as long as it is there.
