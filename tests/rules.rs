@@ -57,6 +57,19 @@ async fn a_workflow_ends_again_when_a_revived_task_cannot_run_after_all() {
 }
 
 #[tokio::test]
+async fn what_is_called_off_before_it_begins_tells_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = queue(directory.path(), 8).await;
+    let id = submit(&queue, vec![task(directory.path(), "a", &[])], None).await.id.unwrap();
+    let claimed = queue.claim(queue.next().unwrap()).await.unwrap().unwrap().task;
+    queue.cancel(id, "no longer needed").await.unwrap();
+    queue.hand_back(id, claimed.fence).await.unwrap();
+    let task = queue.task(id).await.unwrap();
+    assert_eq!((task.status, task.error.as_deref()), (TaskStatus::Cancelled, Some("no longer needed")));
+    assert_eq!((task.attempt, task.started_at), (0, None), "nothing was started");
+}
+
+#[tokio::test]
 async fn a_claim_that_comes_to_nothing_makes_room_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let queue = queue(directory.path(), 1).await;

@@ -161,9 +161,7 @@ impl Queue {
                 && let Some(cancel) = draft.task(parent).await?.cancel.clone()
             {
                 let cancel = CancelRequest { caused_by: Some(parent), ..cancel };
-                let edited = draft.edit(task.id).await?;
-                edited.error = Some(cancel.reason.clone());
-                edited.cancel = Some(cancel);
+                draft.edit(task.id).await?.cancel = Some(cancel);
                 draft.transition(task.id, Transition::Cancel).await?;
                 if self.commit(draft).await?.is_some() {
                     return Ok(Claiming::Gone);

@@ -73,7 +73,6 @@ impl Queue {
             if status.is_final() {
                 orchestrator_protocol::state::apply(status, Transition::Cancel)?;
             } else if status == TaskStatus::Pending && !is_workflow {
-                draft.edit(id).await?.error = Some(reason.to_owned());
                 draft.transition(id, Transition::Cancel).await?;
             }
             crate::fault::point("cancel.before_commit");

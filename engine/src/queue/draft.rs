@@ -132,6 +132,11 @@ impl Draft<'_> {
                 task.completed_at = Some(now);
                 task.claim = None;
                 task.next_attempt_at = None;
+                if transition == Transition::Cancel
+                    && let Some(cancel) = &task.cancel
+                {
+                    task.error = Some(cancel.reason.clone());
+                }
             }
             Transition::Revive => {
                 task.completed_at = None;

@@ -124,11 +124,7 @@ impl Queue {
                 edited.error = ending.error.clone();
                 Transition::Fail
             }
-            Verdict::Cancel => {
-                let reason = edited.cancel.as_ref().map(|cancel| cancel.reason.clone());
-                edited.error = reason.or_else(|| ending.error.clone());
-                Transition::Cancel
-            }
+            Verdict::Cancel => Transition::Cancel,
             Verdict::Retry(wait) => {
                 edited.last_error = ending.error.clone();
                 let at = TimeDelta::from_std(wait).ok().and_then(|wait| Utc::now().checked_add_signed(wait));
@@ -155,6 +151,9 @@ impl Queue {
             let edited = draft.edit(id).await?;
             edited.attempts.pop();
             edited.attempt -= 1;
+            if edited.attempts.is_empty() {
+                edited.started_at = None;
+            }
             let transition = if edited.cancel.is_some() { Transition::Cancel } else { Transition::HandBack };
             draft.transition(id, transition).await?;
             if self.commit(draft).await?.is_some() {
@@ -203,7 +202,6 @@ impl Queue {
                 }
                 let reason = format!("it depends on '{}', which {word}", cause.name);
                 let task = draft.edit(id).await?;
-                task.error = Some(reason.clone());
                 task.cancel = Some(CancelRequest { reason, at: Utc::now(), caused_by: Some(dependency) });
                 draft.transition(id, Transition::Cancel).await?;
                 draft.edit(dependency).await?.dependents_cancelled.push(id);

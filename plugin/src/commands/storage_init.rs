@@ -68,7 +68,7 @@ administrator's password once; engines never do. Done again it changes only the 
     fn examples(&self) -> Vec<Example<'_>> {
         vec![Example {
             description: "Prepare a server, and keep the new user's password in a file",
-            example: "with-env {SURREAL_PASS: $root} { orchestrator storage init --url ws://127.0.0.1:8000 --password-file ./engine.password }",
+            example: "with-env {SURREAL_PASS: (input --suppress-output 'root password: ')} { orchestrator storage init --url ws://127.0.0.1:8000 --password-file ./engine.password }",
             result: None,
         }]
     }
