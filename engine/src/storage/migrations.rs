@@ -115,7 +115,13 @@ impl Migrations {
     pub async fn start(self: &Arc<Self>, to: &StorageTarget) -> Result<Migration> {
         let busy =
             || Error::conflict("another migration is under way").with_help("wait for it, or cancel it");
-        let only = Arc::clone(&self.only).try_lock_owned().map_err(|_| busy())?;
+        let has_ended = locked(&self.running).as_ref().is_some_and(|known| locked(&known.end).is_some());
+        let only = match Arc::clone(&self.only).try_lock_owned() {
+            Ok(only) => only,
+            // Its end is told already, and is being written down.
+            Err(_) if has_ended => Arc::clone(&self.only).lock_owned().await,
+            Err(_) => return Err(busy()),
+        };
         if self.moved.borrow().is_some() {
             return Err(busy());
         }
