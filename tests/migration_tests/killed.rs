@@ -159,7 +159,7 @@ pub fn killed_again_and_again(waiting: usize, make: impl Fn(&TestEngine, usize) 
     let submitter = Submitter::at(engine.socket(), engine.run(&script));
     let mut from =
         StorageTarget { storage_type: engine.ask(GetStorage {}).place.backend, ..StorageTarget::default() };
-    let mut lasts = Duration::from_millis(500);
+    let mut lasts = Duration::from_millis(250);
     let (mut stayed, mut moved) = (0, 0);
     for round in 0..kills {
         let to = make(&engine, round);
