@@ -3,5 +3,9 @@
 
 #[path = "several_engines/attempts.rs"]
 mod attempts;
+#[path = "several_engines/claims.rs"]
+mod claims;
+#[path = "several_engines/moves.rs"]
+mod moves;
 #[path = "several_engines/queues.rs"]
 mod queues;

@@ -285,11 +285,11 @@ impl Config {
             storage_type: arguments.storage_type.or(file.storage_type).unwrap_or_default(),
             surrealdb,
             storage_dir,
-            nu_path: arguments
-                .nu_path
-                .or(file.nu_path)
-                .or(arguments.started_by)
-                .unwrap_or_else(|| "nu".into()),
+            nu_path: match arguments.nu_path.or(file.nu_path).or(arguments.started_by) {
+                // A name alone is looked for along PATH.
+                Some(path) if path.components().count() > 1 => absolute(&path)?,
+                path => path.unwrap_or_else(|| "nu".into()),
+            },
             provisioning_path: arguments
                 .provisioning_path
                 .or(file.provisioning_path)

@@ -14,6 +14,7 @@ mod relay;
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use orchestrator_protocol::task::DEFAULT_GRACE_MS;
 use orchestrator_storage::Store;
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::state::renew_state;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -36,7 +37,7 @@ use crate::container_manager::DockerManager;
 use crate::containers::ContainerManager;
 use crate::environments::TestEnvironments;
 use crate::follow::Follower;
-use crate::membership::{About, LeaseTimes, Membership};
+use crate::membership::{About, LeaseTimes, Membership, release_scripts};
 use crate::queue::{Queue, QueueOptions};
 use crate::service::EngineService;
 use crate::storage::migrations::Migrations;
@@ -45,7 +46,7 @@ use crate::supervisor::Supervisor;
 use crate::worker::Programs;
 use crate::{dispatch, labels, storage};
 pub use doors::Doors;
-use housekeeping::{look_around, retain, sweep};
+use housekeeping::{end_strays, look_around, retain, sweep};
 
 /// How long Docker may take to say who it is.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +61,31 @@ pub enum Ended {
     /// Its records have moved to a storage that others may use too, or away from one: to be opened again with
     /// this configuration.
     Moved(Box<Config>),
+}
+
+/// The signals that stop an engine. Held over all lives of a process: one that comes while nobody listens is
+/// lost.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Listens to them from here on, for the rest of the process.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for SIGINT or SIGTERM.
+    pub async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// What an engine has that is not alone on its store.
@@ -97,7 +123,12 @@ impl Engine {
             .create(config.attempts_dir())
             .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
         let lock = lock_data_dir(&config).await?;
+        let was_shared = config.storage_type.is_shared();
         let (config, store) = storage::open_truth(config).await?;
+        if was_shared && !config.storage_type.is_shared() {
+            // The one before may have ended before it could do this.
+            release_scripts(&config.data_dir);
+        }
         let engine = if config.storage_type.is_shared() {
             Self::on_shared_store(config, store, LeaseTimes::default()).await?
         } else {
@@ -235,7 +266,7 @@ impl Engine {
     /// # Errors
     /// As there.
     pub async fn run(self) -> anyhow::Result<Ended> {
-        self.run_behind(&mut Doors::default()).await
+        self.run_behind(&mut Doors::default(), &mut Signals::new()?).await
     }
 
     /// Serves and works until somebody stops it: by a request, or by SIGINT or SIGTERM, which leave
@@ -244,14 +275,20 @@ impl Engine {
     ///
     /// # Errors
     /// When a door cannot be opened, or the storage cannot be closed.
-    pub async fn run_behind(mut self, doors: &mut Doors) -> anyhow::Result<Ended> {
+    pub async fn run_behind(mut self, doors: &mut Doors, signals: &mut Signals) -> anyhow::Result<Ended> {
         doors.open(&self.config, &self.service).await?;
-        let dispatcher = tokio::spawn(dispatch::run(
-            Arc::clone(&self.queue),
-            Arc::clone(&self.supervisor),
-            self.work.clone(),
-            self.no_more.clone(),
-        ));
+        let dispatcher = tokio::spawn({
+            let (queue, config) = (Arc::clone(&self.queue), Arc::clone(&self.config));
+            let (supervisor, work, no_more) =
+                (Arc::clone(&self.supervisor), self.work.clone(), self.no_more.clone());
+            async move {
+                if queue.options().is_shared {
+                    // First, so that none of them is begun anew beside its old script.
+                    no_more.run_until_cancelled(end_strays(&queue, &config)).await;
+                }
+                dispatch::run(queue, supervisor, work, no_more).await;
+            }
+        });
         let retention = tokio::spawn(retain(Arc::clone(&self.queue), Arc::clone(&self.config)));
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.queue)));
         let environments = Arc::clone(&self.service.environments);
@@ -270,10 +307,10 @@ impl Engine {
             "ready"
         );
         let lost = membership.as_ref().map(|(membership, ..)| membership.store().lost().clone());
-        let ended = self.wait_for_stop(lost.unwrap_or_default()).await?;
+        let ended = self.wait_for_stop(lost.unwrap_or_default(), signals).await;
         match &ended {
             Ended::Moved(_) => doors.pause().await,
-            Ended::Unseated => doors.refuse().await,
+            Ended::Unseated => doors.refuse("the engine takes a new seat among the others").await,
             Ended::Stopped => {}
         }
         self.queue.set_mode(EngineMode::Stopping);
@@ -291,12 +328,14 @@ impl Engine {
         }
         self.work.close();
         self.work.wait().await;
-        if let Some((membership, keeper)) = &membership {
+        if let Some((membership, keeper)) = membership {
             keeper.abort();
+            // Its end is a cancellation. Until then it may write a deadline.
+            let _ = keeper.await;
             if let Ended::Moved(to) = &ended
                 && !to.storage_type.is_shared()
             {
-                membership.release_scripts();
+                release_scripts(&self.config.data_dir);
             }
             if ended == Ended::Stopped
                 && self.queue.running_count() == 0
@@ -310,42 +349,45 @@ impl Engine {
             (Err(error), _) => warn!(%error, "the storage cannot be closed"),
             (Ok(()), _) => {}
         }
+        // What was asked while this engine was leaving is for the next one.
+        doors.keep(self.stop_requests.try_recv().ok());
         info!(left_running = self.queue.running_count(), "stopped");
         Ok(ended)
     }
 
     /// Waits for a word, and for what that word says must have happened before the end; or for the loss of
-    /// its seat, or for records that have moved.
-    async fn wait_for_stop(&mut self, lost: CancellationToken) -> anyhow::Result<Ended> {
+    /// its seat, or for records that have moved. Once it is to stop it is not opened again.
+    async fn wait_for_stop(&mut self, lost: CancellationToken, signals: &mut Signals) -> Ended {
         let mut moved = self.service.migrations.moved();
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
         let mut draining = false;
         loop {
             let queue = Arc::clone(&self.queue);
             let idle =
                 async move { if draining { work_done(&queue).await } else { std::future::pending().await } };
             let mode = tokio::select! {
-                _ = interrupt.recv() => StopMode::Now,
-                _ = terminate.recv() => StopMode::Now,
-                () = idle => return Ok(Ended::Stopped),
+                () = signals.stop() => StopMode::Now,
+                () = idle => return Ended::Stopped,
                 () = lost.cancelled() => {
-                    warn!("this engine has lost its seat: others take over its work; taking a new one");
                     self.leave.cancel();
-                    return Ok(Ended::Unseated);
+                    if draining {
+                        warn!("this engine has lost its seat: others take over its work");
+                        return Ended::Stopped;
+                    }
+                    warn!("this engine has lost its seat: others take over its work; taking a new one");
+                    return Ended::Unseated;
                 }
-                Ok(config) = moved.wait_for(Option::is_some) => {
+                Ok(config) = moved.wait_for(Option::is_some), if !draining => {
                     let Some(config) = config.clone() else { continue };
                     info!("the engine is opened again where its records are now");
                     self.leave.cancel();
-                    return Ok(Ended::Moved(config));
+                    return Ended::Moved(config);
                 }
                 mode = self.stop_requests.recv() => mode.unwrap_or(StopMode::Now),
             };
             match mode {
                 StopMode::Now => {
                     self.leave.cancel();
-                    return Ok(Ended::Stopped);
+                    return Ended::Stopped;
                 }
                 StopMode::Drain => {
                     info!(running = self.queue.running_count(), "taking nothing new, finishing what runs");
@@ -366,20 +408,26 @@ impl Engine {
     }
 }
 
-/// What names this data directory, in Docker, over the lives of its engines: made once.
-fn owner(config: &Config) -> std::io::Result<String> {
-    let path = config.data_dir.join("owner");
-    match std::fs::read_to_string(&path) {
-        Ok(owner) if !owner.trim().is_empty() => Ok(owner.trim().to_owned()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => {
-            let owner = Uuid::new_v4().to_string();
-            let scratch = config.data_dir.join(".owner");
-            std::fs::write(&scratch, &owner)?;
-            std::fs::rename(&scratch, &path)?;
-            Ok(owner)
-        }
+/// What names a data directory, in Docker and among other engines, over the lives of its engines; `None` before
+/// the first.
+pub(crate) fn owner_of(data_dir: &Path) -> std::io::Result<Option<String>> {
+    match std::fs::read_to_string(data_dir.join("owner")) {
+        Ok(owner) => Ok(Some(owner.trim().to_owned()).filter(|owner| !owner.is_empty())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// The same, made where there is none.
+fn owner(config: &Config) -> std::io::Result<String> {
+    if let Some(owner) = owner_of(&config.data_dir)? {
+        return Ok(owner);
+    }
+    let owner = Uuid::new_v4().to_string();
+    let scratch = config.data_dir.join(".owner");
+    std::fs::write(&scratch, &owner)?;
+    std::fs::rename(&scratch, config.data_dir.join("owner"))?;
+    Ok(owner)
 }
 
 /// What an engine says of itself to the others.

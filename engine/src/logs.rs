@@ -198,8 +198,13 @@ impl Logs {
     /// Whether another engine has, or had, the attempt.
     async fn is_elsewhere(&self, id: TaskId, fence: u64) -> Result<bool, Stop> {
         let options = self.queue.options();
-        if !options.is_shared || attempt_dir(&self.config, id, fence).is_dir() {
+        if attempt_dir(&self.config, id, fence).is_dir() {
             return Ok(false);
+        }
+        if !options.is_shared {
+            // Of a time when several engines shared the records.
+            let mut shipped = SegmentReader::open(Source { task: id, fence });
+            return Ok(!shipped.read(&**self.queue.store()).await?.is_empty());
         }
         let task = self.queue.task(id).await?;
         Ok(task.fence != fence || task.claim.is_none_or(|claim| claim.engine != options.engine))

@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::records;
-use observer::Observer;
+use observer::{Beat, Observer};
 use seated_store::SeatedStore;
 pub use seats::seat_key;
 use seats::{LeaseRecord, SeatRecord, Seats, expect, free, lease_key};
@@ -122,6 +122,102 @@ pub async fn members(store: &dyn Store) -> Result<Vec<Member>, Error> {
     Ok(Seats::read(store).await?.members())
 }
 
+/// Looks at the engines that have seats for as long as it takes to see whether each is still there, and removes
+/// those that are not: for whoever has no seat of its own. Returns those that are there, as soon as it has seen
+/// one.
+pub async fn remove_lost(store: &dyn Store, times: LeaseTimes) -> Result<Vec<Member>, Error> {
+    let mut observer = Observer::new(times.lost);
+    let mut first: Option<BTreeMap<String, Beat>> = None;
+    loop {
+        let asked = Instant::now();
+        let seats = Seats::read(store).await?;
+        let answered = Instant::now();
+        let beats = seats.beats()?;
+        observer.observe(beats.clone(), asked.into_std(), answered.into_std());
+        let before = first.get_or_insert_with(|| beats.clone());
+        let lives = |member: &String| beats.get(member) != before.get(member);
+        if seats.taken.keys().any(lives) {
+            let members = seats.members().into_iter();
+            return Ok(members.filter(|member| member.is_seated && lives(&member.id)).collect());
+        }
+        let mut is_clear = true;
+        for member in seats.taken.keys() {
+            let removal = if observer.is_lost(member) { removal(&seats, member)? } else { None };
+            is_clear &= match removal {
+                Some(removal) => match store.commit(removal).await {
+                    Ok(_) => true,
+                    Err(StoreError::Conflict { .. }) => false,
+                    Err(error) => return Err(records::storage_error(error)),
+                },
+                None => false,
+            };
+        }
+        if is_clear {
+            return Ok(Vec::new());
+        }
+        tokio::time::sleep(times.renew / 2).await;
+    }
+}
+
+fn lease_files(data_dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        name.starts_with("lease-") && name.ends_with(".json")
+    })
+}
+
+/// Lets the scripts of a data directory's engine go on whatever becomes of its lease: its records are its own
+/// now, and nobody can take over its work any more.
+pub fn release_scripts(data_dir: &Path) {
+    let released = orchestrator_runner::identity::boot_id().and_then(|boot_id| {
+        let lease = Lease { boot_id, deadline_ms: u64::MAX };
+        lease_files(data_dir).try_for_each(|file| lease::write(&file, &lease))
+    });
+    if let Err(error) = released {
+        warn!(%error, data_dir = %data_dir.display(), "runners cannot be told that their scripts may go on");
+    }
+}
+
+/// Whether the seat of a member is held by an engine that renews its lease and is not of this place: of a
+/// copy of the data directory.
+async fn is_elsewhere(
+    store: &dyn Store,
+    member: &str,
+    about: &About,
+    times: LeaseTimes,
+) -> Result<bool, Error> {
+    let read = async || -> Result<Option<LeaseRecord>, Error> {
+        if seat(store, member).await? != Seat::Taken {
+            return Ok(None);
+        }
+        let lease = store.get(&lease_key(member)).await.map_err(records::storage_error)?;
+        lease.as_ref().map(records::read).transpose()
+    };
+    let here = |other: &About| {
+        (&other.host, &other.boot_id, &other.data_dir) == (&about.host, &about.boot_id, &about.data_dir)
+    };
+    let Some(before) = read().await?.filter(|lease| !here(&lease.about)) else { return Ok(false) };
+    tokio::time::sleep(times.renew * 2).await;
+    let now = read().await?;
+    Ok(now.is_some_and(|now| now.life == before.life && now.counter != before.counter))
+}
+
+fn seat_is_taken(member: &str) -> Error {
+    Error::conflict(format!("the seat of engine {member} cannot be taken")).with_help(
+        "does another engine run on a copy of this data directory? Then remove the file `owner` from the copy",
+    )
+}
+
+/// What removes a member from its seat, unless it has given a sign of life since; `None` when it has none.
+fn removal(seats: &Seats, member: &str) -> Result<Option<Vec<Operation>>, Error> {
+    let Some((record, lease)) = seats.taken.get(member).zip(seats.leases.get(member)) else {
+        return Ok(None);
+    };
+    let removal = free(record, false)?;
+    Ok(removal.map(|removal| vec![removal, records::check(lease.key.clone(), lease.revision)]))
+}
+
 /// An engine's place among those that share a store.
 pub struct Membership {
     member: String,
@@ -148,8 +244,7 @@ impl Membership {
     /// Takes the seat of a member, for a new life of it, and renews its lease for the first time.
     ///
     /// # Errors
-    /// A conflict when others take or take away the seat all the time: another engine runs with the same
-    /// name.
+    /// A conflict when another engine runs with the same name.
     pub async fn join(
         store: Arc<dyn Store>,
         member: String,
@@ -158,6 +253,9 @@ impl Membership {
         times: LeaseTimes,
         data_dir: &Path,
     ) -> Result<Arc<Self>, Error> {
+        if is_elsewhere(&*store, &member, &about, times).await? {
+            return Err(seat_is_taken(&member));
+        }
         for _ in 0..JOIN_TRIES {
             let sent = (Instant::now(), lease::boot_time_ms());
             let seat = store.get(&seat_key(&member)).await.map_err(records::storage_error)?;
@@ -170,10 +268,10 @@ impl Membership {
                 Some(lease) => records::read::<LeaseRecord>(lease)?.counter + 1,
                 None => 1,
             };
-            let taken = SeatRecord { epoch, life: Some(life.clone()), has_left: false };
+            let seated = SeatRecord { epoch, life: Some(life.clone()), has_left: false };
             let renewed = LeaseRecord { life: life.clone(), counter, about: about.clone() };
             let operations = vec![
-                records::put(seat_key(&member), Fields::default(), &taken, expect(seat.as_ref()))?,
+                records::put(seat_key(&member), Fields::default(), &seated, expect(seat.as_ref()))?,
                 records::put(lease_key(&member), Fields::default(), &renewed, expect(lease.as_ref()))?,
             ];
             let revisions = match store.commit(operations).await {
@@ -201,8 +299,7 @@ impl Membership {
             this.remove_old_files(data_dir);
             return Ok(Arc::new(this));
         }
-        Err(Error::conflict(format!("the seat of engine {member} cannot be taken"))
-            .with_help("does another engine run on a copy of this data directory?"))
+        Err(seat_is_taken(&member))
     }
 
     /// The store, whose commits hold only while this engine has its seat.
@@ -319,27 +416,15 @@ impl Membership {
         }
     }
 
-    /// Lets the scripts of this engine go on whatever becomes of its lease: nobody may take over its work any
-    /// more.
-    pub fn release_scripts(&self) {
-        let lease = Lease { boot_id: self.about.boot_id.clone(), deadline_ms: u64::MAX };
-        if let Err(error) = lease::write(&self.lease_file, &lease) {
-            warn!(%error, file = %self.lease_file.display(), "runners cannot be told that their scripts may go on");
-        }
-    }
-
-    /// Files of earlier epochs: what their runners have run has ended, or does at its deadline.
+    /// Files of earlier epochs: what their runners have run has ended, or does at its deadline; unless it was
+    /// released.
     fn remove_old_files(&self, data_dir: &Path) {
-        let Ok(entries) = std::fs::read_dir(data_dir) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let is_lease = name.starts_with("lease-") && name.ends_with(".json");
-            if is_lease
-                && entry.path() != self.lease_file
-                && let Err(error) = std::fs::remove_file(entry.path())
+        for file in lease_files(data_dir) {
+            if file != self.lease_file
+                && !lease::is_released(&file)
+                && let Err(error) = std::fs::remove_file(&file)
             {
-                debug!(%error, file = %name, "an old lease cannot be removed");
+                debug!(%error, file = %file.display(), "an old lease cannot be removed");
             }
         }
     }
@@ -383,12 +468,8 @@ impl Membership {
 
     /// Removes a member from its seat, unless it has given a sign of life since or another was quicker.
     async fn remove(&self, seats: &Seats, member: &str) -> Result<bool, Error> {
-        let Some((record, lease)) = seats.taken.get(member).zip(seats.leases.get(member)) else {
-            return Ok(false);
-        };
-        let Some(removal) = free(record, false)? else { return Ok(false) };
-        let operations = vec![removal, records::check(lease.key.clone(), lease.revision)];
-        match self.store.commit(operations).await {
+        let Some(removal) = removal(seats, member)? else { return Ok(false) };
+        match self.store.commit(removal).await {
             Ok(_) => Ok(true),
             Err(StoreError::Conflict { .. }) => Ok(false),
             Err(error) => Err(records::storage_error(error)),

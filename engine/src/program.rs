@@ -10,13 +10,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Arguments, Config, RUNNER_ARGUMENT};
-use crate::engine::{Doors, Ended, Engine};
-
+use crate::engine::{Doors, Ended, Engine, Signals};
 use crate::storage::offline::{self, StorageCommand};
 
 /// Between two tries to take a new seat.
@@ -125,18 +123,23 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async move {
         let mut engine = Engine::open(config.clone()).await?;
+        let mut signals = Signals::new().context("cannot listen to signals")?;
         if detached {
             // Nothing of the directory it was started in is held from here on.
             std::env::set_current_dir("/").context("cannot change to the root directory")?;
         }
         let (mut config, mut doors) = (config, Doors::default());
         loop {
-            match engine.run_behind(&mut doors).await? {
+            match engine.run_behind(&mut doors, &mut signals).await? {
                 Ended::Stopped => break,
                 Ended::Unseated => {}
                 Ended::Moved(there) => config = *there,
             }
-            let Some(next) = open_again(&config, &doors).await? else { break };
+            let Some(next) = open_again(&config, &doors, &mut signals).await else {
+                doors.refuse("the engine is stopping").await;
+                doors.close().await;
+                break;
+            };
             engine = next;
         }
         // The socket goes last, so that whoever waits for its end can start the next engine at once.
@@ -146,27 +149,23 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Opens an engine again that has lost its seat or whose records have moved, as long as it takes: the storage
 /// may be out of reach. `None` when somebody stops it meanwhile.
-async fn open_again(config: &Config, doors: &Doors) -> anyhow::Result<Option<Engine>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    loop {
-        let wait = tokio::select! {
-            opened = Engine::open(config.clone()) => match opened {
-                Ok(engine) => return Ok(Some(engine)),
+async fn open_again(config: &Config, doors: &Doors, signals: &mut Signals) -> Option<Engine> {
+    let open = async {
+        loop {
+            match Engine::open(config.clone()).await {
+                Ok(engine) => return engine,
                 Err(error) => {
-                    doors.refuse().await;
+                    doors.refuse("the engine cannot reach its storage").await;
                     warn!(error = format!("{error:#}"), "the engine cannot be opened again; trying on");
-                    tokio::time::sleep(OPEN_AGAIN_INTERVAL)
+                    tokio::time::sleep(OPEN_AGAIN_INTERVAL).await;
                 }
-            },
-            _ = interrupt.recv() => return Ok(None),
-            _ = terminate.recv() => return Ok(None),
-        };
-        tokio::select! {
-            () = wait => {}
-            _ = interrupt.recv() => return Ok(None),
-            _ = terminate.recv() => return Ok(None),
+            }
         }
+    };
+    tokio::select! {
+        engine = open => Some(engine),
+        () = signals.stop() => None,
+        () = doors.stop() => None,
     }
 }
 

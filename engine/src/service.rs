@@ -62,6 +62,18 @@ fn principal(caller: &Caller) -> &'static str {
     }
 }
 
+impl EngineService {
+    /// Stops the engine. From here on nothing new is taken.
+    pub(crate) fn begin_to_stop(&self, mode: StopMode) {
+        self.queue.set_mode(match mode {
+            StopMode::Now => EngineMode::Stopping,
+            StopMode::Drain | StopMode::Cancel => EngineMode::Draining,
+        });
+        // Whoever is stopping already needs no second word.
+        let _ = self.stop.try_send(mode);
+    }
+}
+
 #[async_trait]
 impl Service for EngineService {
     async fn call(&self, caller: &Caller, mut request: Request) -> Result<Response> {
@@ -149,15 +161,8 @@ impl Service for EngineService {
                 Response::CancelMigration(Box::new(self.migrations.cancel(request.id).await?))
             }
             Request::Stop(request) => {
-                // From the answer on nothing new is taken.
-                self.queue.set_mode(match request.mode {
-                    StopMode::Now => EngineMode::Stopping,
-                    StopMode::Drain | StopMode::Cancel => EngineMode::Draining,
-                });
-                let running = self.queue.running_count() as u64;
-                // Whoever is stopping already needs no second word.
-                let _ = self.stop.try_send(request.mode);
-                Response::Stop(Stopping { running })
+                self.begin_to_stop(request.mode);
+                Response::Stop(Stopping { running: self.queue.running_count() as u64 })
             }
         })
     }

@@ -12,8 +12,9 @@
 //!
 //! - [`open`]: opening what the configuration names; [`init`]: preparing a server for engines.
 //! - [`migrations`]: moving the records of a running engine; [`offline`]: of a stopped one, and
-//!   `orchestrator storage …`; [`validate`]: what is looked at before.
+//!   `orchestrator storage …`; [`validate`]: what is looked at before; [`alone`]: that nobody else works on them.
 
+pub mod alone;
 pub mod init;
 pub mod migrations;
 pub mod offline;
@@ -27,7 +28,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use orchestrator_protocol::storage::{StoragePlace, StorageReport, StorageTarget};
 use orchestrator_storage::migration::settle_target;
-use orchestrator_storage::migration::state::{Place, StorageState, read_state, state_key};
+use orchestrator_storage::migration::state::{Place, StorageState, read_state};
 use orchestrator_storage::{Store, StoreResult, Table};
 use tracing::{info, warn};
 
@@ -69,7 +70,7 @@ pub fn at(config: &Config, place: &Place) -> anyhow::Result<Config> {
 /// configured server.
 ///
 /// # Errors
-/// A backend that this release does not know, or a password that cannot be read.
+/// A backend that this release does not know, or a password that cannot be read or has no user.
 pub fn targeted(config: &Config, target: &StorageTarget) -> anyhow::Result<Config> {
     let storage_type = StorageType::from_str(&target.storage_type, false)
         .ok()
@@ -79,23 +80,16 @@ pub fn targeted(config: &Config, target: &StorageTarget) -> anyhow::Result<Confi
         Some(dir) => std::path::absolute(dir).with_context(|| format!("'{dir}' is no path"))?,
         None => config.data_dir.clone(),
     };
+    if target.password_file.is_some() && target.username.is_none() {
+        bail!("a password file without a user: name the user too");
+    }
+    let password = target.password_file.as_ref().map(|file| read_password(Path::new(file))).transpose()?;
+    let user = target.username.clone().map(|username| (username, password));
     let configured = config.surrealdb.clone();
-    let is_elsewhere =
-        target.url.as_ref().is_some_and(|url| configured.url.as_ref().is_some_and(|own| own != url));
-    let user = match (&target.username, is_elsewhere) {
-        (None, false) => (configured.username, configured.password),
-        (None, true) => (None, None),
-        (Some(username), _) => {
-            let password = target.password_file.as_ref().map(|file| read_password(Path::new(file)));
-            (Some(username.clone()), password.transpose()?)
-        }
-    };
     let surrealdb = SurrealdbSettings {
-        url: target.url.clone().or(configured.url),
-        namespace: target.namespace.clone().unwrap_or(configured.namespace),
-        database: target.database.clone().unwrap_or(configured.database),
-        username: user.0,
-        password: user.1,
+        namespace: target.namespace.clone().unwrap_or(configured.namespace.clone()),
+        database: target.database.clone().unwrap_or(configured.database.clone()),
+        ..configured.on(target.url.as_deref(), user)
     };
     Ok(Config { storage_type, storage_dir, surrealdb, ..config.clone() })
 }
@@ -149,7 +143,11 @@ pub fn shown(place: &Place) -> StoragePlace {
 /// Opens a storage that must be there already.
 async fn open_existing(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let place = place(config);
-    if exists(&place) == Some(false) {
+    let is_there = match exists(&place) {
+        Some(is_there) => is_there,
+        None => init::is_prepared(config).await?,
+    };
+    if !is_there {
         bail!("there is no storage: {place}");
     }
     open_store(config).await
@@ -168,7 +166,7 @@ pub async fn open_truth(mut config: Config) -> anyhow::Result<(Config, Arc<dyn S
         match read_state(&*store).await.with_context(|| format!("cannot read the state of the {here}"))?.state
         {
             StorageState::Active { .. } => return Ok((config, store)),
-            StorageState::Sealed { to, migration, .. } => {
+            StorageState::Sealed { to, epoch, .. } => {
                 store.close().await?;
                 if been.contains(&to) {
                     bail!("the records have moved in a circle, from the {here} to the {to} and back");
@@ -176,16 +174,17 @@ pub async fn open_truth(mut config: Config) -> anyhow::Result<(Config, Arc<dyn S
                 let advice = advice(&to);
                 warn!(from = %here, to = %to, "the records have moved; {advice}");
                 config = at(&config, &to)?;
-                store = open_existing(&config).await.with_context(|| {
+                let cannot = || {
                     format!(
                         "the records have moved from the {here} to the {to}, which cannot be opened: {advice}"
                     )
-                })?;
-                if !is_truth_after(&*store, &migration).await? {
+                };
+                store = open_existing(&config).await.with_context(cannot)?;
+                let found = read_state(&*store).await.with_context(cannot)?.state;
+                if matches!(found, StorageState::Active { epoch: found } if found < epoch) {
                     bail!(
-                        "the records have moved from the {here} to the {to}, which does not hold them: restore it, \
-                         or remove the record '{}' from the first one if it was replaced",
-                        state_key()
+                        "the records have moved from the {here} to the {to}, which does not hold them: it was made \
+                         anew since; restore it"
                     );
                 }
                 been.push(here);
@@ -195,7 +194,7 @@ pub async fn open_truth(mut config: Config) -> anyhow::Result<(Config, Arc<dyn S
                  the {from}; {}, or finish it with `orchestrator storage migrate`",
                 advice(&from)
             ),
-            StorageState::Ready { migration, from, .. } => {
+            StorageState::Ready { migration, epoch, from } => {
                 if !is_sealed_by(&config, &from, &migration).await.with_context(|| {
                     format!(
                         "the {here} is the target of a migration that was broken off at its end, and it cannot be \
@@ -208,17 +207,11 @@ pub async fn open_truth(mut config: Config) -> anyhow::Result<(Config, Arc<dyn S
                         advice(&from)
                     );
                 }
-                settle_target(&*store, &migration).await?;
+                settle_target(&*store, &migration, epoch).await?;
                 info!(storage = %here, "the migration that ended here is finished");
             }
         }
     }
-}
-
-/// Whether a storage to which a seal has led is the truth, or was and has been left since.
-async fn is_truth_after(store: &dyn Store, migration: &str) -> anyhow::Result<bool> {
-    Ok(settle_target(store, migration).await?
-        || matches!(read_state(store).await?.state, StorageState::Sealed { .. }))
 }
 
 /// Whether the source of a migration is sealed by it.

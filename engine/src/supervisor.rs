@@ -236,6 +236,12 @@ impl Supervisor {
                 let abandoned = blocking(move || Attempt::open(&directory)?.abandon()).await;
                 match abandoned {
                     Ok(false) => self.find_out(&task, &cancel, Origin::Spawned).await,
+                    // The next one would fare no better here, and no task is to blame.
+                    Ok(true) | Err(_) if is_no_room(&error) => {
+                        warn!(task = %task.id, %error, "there is no room for an attempt; trying again later");
+                        self.queue.hold_back();
+                        self.hand_back(&task).await;
+                    }
                     Ok(true) | Err(_) => {
                         self.finish(&task, Ending::bare(AttemptOutcome::NotStarted, Some(message))).await;
                     }
@@ -445,6 +451,14 @@ impl Supervisor {
             () = sleep(COMMIT_PAUSE) => std::ops::ControlFlow::Continue(()),
         }
     }
+}
+
+/// Whether something could not be made because the disk is full, or too much is open.
+fn is_no_room(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+
+    let full = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE];
+    error.raw_os_error().is_some_and(|code| full.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// Where the attempt of a task with a fence is kept.

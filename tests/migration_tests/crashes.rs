@@ -9,7 +9,7 @@ use orchestrator_engine::config::{Arguments, Config};
 use orchestrator_engine::storage::{open_truth, place as place_of};
 use orchestrator_storage::Store;
 use orchestrator_storage::migration::live::SwitchingStore;
-use orchestrator_storage::migration::{Steering, migrate};
+use orchestrator_storage::migration::{MigrationError, Steering, migrate};
 
 use crate::stores::{Content, Mortal, Power, content, fill, open, place, plan};
 
@@ -133,6 +133,17 @@ async fn an_engine_refuses_where_it_cannot_follow_and_says_what_to_do() {
     let refusal = start(from.path()).await.unwrap_err();
     assert!(refusal.contains(&format!("storage_dir = \"{there}\"")), "{refusal}");
     assert!(refusal.contains("there is no storage"), "{refusal}");
-    // An empty one in its place is not the one that was meant, and nothing is made by asking.
+    // Nothing is made by asking.
     assert!(!to.path().join("queue.rkvs").exists());
+    // An empty one in its place is not the one that was meant, for whoever follows and whoever moves back.
+    let (source, target) = (open(from.path()), open(to.path()));
+    let back = plan("back", to.path(), from.path());
+    let refused = migrate(&*target, &*source, &back, &Steering::default()).await;
+    assert!(matches!(refused, Err(MigrationError::SourceReplaced)), "{refused:?}");
+    assert!(content(&*source).await.len() > 3, "what was left there is kept");
+    source.close().await.unwrap();
+    target.close().await.unwrap();
+    drop((source, target));
+    let refusal = start(from.path()).await.unwrap_err();
+    assert!(refusal.contains("which does not hold them: it was made anew since"), "{refusal}");
 }

@@ -16,9 +16,10 @@ use orchestrator_storage::filesystem::faulty_disk::{Fault, FaultyDisk};
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::state::{StorageState, read_state};
-use orchestrator_storage::migration::{MigrationError, Steering, migrate};
+use orchestrator_storage::migration::{MigrationError, Phase, Steering, migrate};
 use orchestrator_storage::{Changes, Expect, Key, Store, StoreError, Table};
 use orchestrator_tests::queue::{queue_on, task};
+use orchestrator_tests::shared::SharedStore;
 use tokio::task::JoinHandle;
 
 use crate::stores::{Mortal, Power, content, counted, fill, open, plan, put};
@@ -202,6 +203,38 @@ async fn a_slow_target_catches_up_with_those_who_commit_quickly() {
     println!("{} records; a submit took {}", report.records, load.latencies().await);
     load.goes_on(20).await;
     load.end(&*target).await;
+}
+
+/// Two migrations to one store, as on a server: one is held up, the other comes to its end, and the first one
+/// writes nothing more when it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_migration_that_was_overtaken_changes_nothing() {
+    for moment in [Phase::Copying, Phase::Verifying] {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (source, target) = (open(from.path()), open(to.path()));
+        fill(&*source, 300).await;
+        let expected = content(&*source).await;
+        let view = SharedStore::new(&(target.clone() as Arc<dyn Store>));
+        let steering = Arc::new(Steering::default());
+        let mut progress = steering.progress();
+        let first = tokio::spawn({
+            let (source, view, plan) = (source.clone(), view.clone(), plan("first", from.path(), to.path()));
+            async move { migrate(&*source, &*view, &plan, &steering).await }
+        });
+        progress.wait_for(|progress| progress.phase == moment).await.unwrap();
+        view.stall(true);
+        let second = plan("second", from.path(), to.path());
+        migrate(&*source, &*target, &second, &Steering::default()).await.unwrap();
+        // An engine works there.
+        let key = Key::new(Table::Task, "new");
+        target.commit(vec![put(&key, Expect::Absent, "1")]).await.unwrap();
+        view.stall(false);
+        let overtaken = first.await.unwrap();
+        assert!(matches!(overtaken, Err(MigrationError::TargetLost)), "{overtaken:?}");
+        assert_eq!(read_state(&*target).await.unwrap().state, StorageState::Active { epoch: 1 });
+        let mut found = content(&*target).await;
+        assert!(found.remove(&key).is_some() && found == expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

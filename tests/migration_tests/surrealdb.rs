@@ -194,7 +194,7 @@ async fn a_process_that_ends_anywhere_leaves_one_truth_of_whatever_kind() {
                     matches!(read_state(&*source).await.unwrap().state, StorageState::Sealed { .. });
                 if is_sealed {
                     moved += 1;
-                    assert!(settle_target(&*target, "m").await.unwrap(), "{way}");
+                    assert!(settle_target(&*target, "m", 1).await.unwrap(), "{way}");
                     assert!(content(&*target).await == expected, "{way}");
                 } else {
                     stayed += 1;

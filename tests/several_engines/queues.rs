@@ -20,7 +20,7 @@ use orchestrator_storage::{Expect, Store};
 use orchestrator_tests::queue::{submit, task};
 use orchestrator_tests::shared::{Peer, short_times, store, until};
 
-async fn claim(queue: &Queue) -> Option<Claimed> {
+pub async fn claim(queue: &Queue) -> Option<Claimed> {
     queue.claim(queue.next()?).await.unwrap()
 }
 
@@ -29,7 +29,7 @@ async fn claim_next(queue: &Queue) -> Claimed {
     until("a task to claim", async || claim(queue).await).await
 }
 
-async fn finish(queue: &Queue, claimed: &Claimed, outcome: AttemptOutcome) {
+pub async fn finish(queue: &Queue, claimed: &Claimed, outcome: AttemptOutcome) {
     let ending = Ending { permanent: true, ..Ending::bare(outcome, None) };
     queue.finish(claimed.task.id, claimed.task.fence, &ending).await.unwrap();
 }
@@ -40,7 +40,7 @@ async fn status(queue: &Queue, id: TaskId) -> TaskStatus {
 
 /// Waits until an engine has everything in hand that others have committed: a task of its own comes back
 /// from another one.
-async fn in_step(from: &Peer, to: &Peer, directory: &Path) {
+pub async fn in_step(from: &Peer, to: &Peer, directory: &Path) {
     let mut events = to.queue.listen();
     let marker = submit(&from.queue, vec![task(directory, "marker", &[])], None).await.id.unwrap();
     from.queue.cancel(marker, "it was only a marker").await.unwrap();

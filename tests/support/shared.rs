@@ -20,8 +20,8 @@ use orchestrator_protocol::request::{Call, StopMode};
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::task::RetryPolicy;
 use orchestrator_storage::{
-    Changes, Commit, Count, Key, Operation, Page, Query, Record, Sequence, Store, StoreHealth, StoreResult,
-    Table,
+    Changes, Commit, Count, Key, Operation, Page, Query, Record, Sequence, Store, StoreError, StoreHealth,
+    StoreResult, Table,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,6 +33,7 @@ pub struct SharedStore {
     inner: Arc<dyn Store>,
     is_stalled: watch::Sender<bool>,
     forgets: AtomicBool,
+    loses_answer: AtomicBool,
 }
 
 impl SharedStore {
@@ -42,6 +43,7 @@ impl SharedStore {
             inner: Arc::clone(inner),
             is_stalled: watch::Sender::new(false),
             forgets: AtomicBool::new(false),
+            loses_answer: AtomicBool::new(false),
         })
     }
 
@@ -53,6 +55,11 @@ impl SharedStore {
     /// Answers the next question for changes by saying that they are not known any more.
     pub fn forget_changes(&self) {
         self.forgets.store(true, Ordering::SeqCst);
+    }
+
+    /// Makes the next commit, and answers that it is not known whether it was made.
+    pub fn lose_answer(&self) {
+        self.loses_answer.store(true, Ordering::SeqCst);
     }
 
     async fn ready(&self) {
@@ -80,7 +87,12 @@ impl Store for SharedStore {
 
     async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
         self.ready().await;
-        self.inner.commit(operations).await
+        let commit = self.inner.commit(operations).await;
+        if self.loses_answer.swap(false, Ordering::SeqCst) {
+            let (location, reason) = ("the store".to_owned(), "its answer was lost".to_owned());
+            return Err(StoreError::OutcomeUnknown { location, reason });
+        }
+        commit
     }
 
     async fn sequence(&self) -> StoreResult<Sequence> {

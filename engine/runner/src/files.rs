@@ -24,9 +24,19 @@ struct Versioned<'a, T> {
 /// Puts a JSON object in its place at once, with the protocol's version in it. Not synced: after a
 /// power cut it may be missing.
 pub fn replace<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    replace_bytes(path, &encode(value)?)
+}
+
+/// A value as the content of a file.
+pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Versioned { protocol: crate::PROTOCOL, value })?)
+}
+
+/// Puts a file in its place at once.
+pub(crate) fn replace_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let scratch = path.with_extension("tmp");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
-    file.write_all(&serde_json::to_vec(&Versioned { protocol: crate::PROTOCOL, value })?)?;
+    file.write_all(bytes)?;
     fs::rename(&scratch, path)
 }
 

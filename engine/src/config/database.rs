@@ -130,6 +130,22 @@ impl SurrealdbSettings {
         format!("{url}/{}/{}", self.namespace, self.database)
     }
 
+    /// These settings with another server or user, where those are named. The configured user signs in only at
+    /// the configured server.
+    pub fn on(&self, url: Option<&str>, user: Option<(String, Option<String>)>) -> Self {
+        let is_configured = |url: &str| {
+            let own = self.url.as_deref().map(|own| own.trim_end_matches('/'));
+            own == Some(url.trim_end_matches('/'))
+        };
+        let (username, password) = match user {
+            Some((username, password)) => (Some(username), password),
+            None if url.is_none_or(is_configured) => (self.username.clone(), self.password.clone()),
+            None => (None, None),
+        };
+        let url = url.map(str::to_owned).or_else(|| self.url.clone());
+        Self { url, username, password, ..self.clone() }
+    }
+
     /// The same user at the place that such a line names; `None` where it names none.
     pub fn at(&self, location: &str) -> Option<Self> {
         let (rest, database) = location.rsplit_once('/')?;
@@ -157,6 +173,23 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
+
+    #[test]
+    fn the_configured_user_signs_in_only_at_the_configured_server() {
+        let (username, password) = (Some("engine".to_owned()), Some("secret".to_owned()));
+        let url = Some("ws://db.example:8000/".to_owned());
+        let settings = SurrealdbSettings { url, username, password, ..SurrealdbSettings::default() };
+        let user = |settings: &SurrealdbSettings| settings.username.clone().zip(settings.password.clone());
+        let own = user(&settings);
+        assert!(own.is_some());
+        assert_eq!(user(&settings.on(None, None)), own);
+        assert_eq!(user(&settings.on(Some("ws://db.example:8000"), None)), own);
+        assert_eq!(user(&settings.on(Some("ws://other.example:8000"), None)), None);
+        let nowhere = SurrealdbSettings { url: None, ..settings.clone() };
+        assert_eq!(user(&nowhere.on(Some("ws://db.example:8000"), None)), None);
+        let other = ("other".to_owned(), Some("word".to_owned()));
+        assert_eq!(user(&settings.on(None, Some(other))), Some(("other".into(), "word".into())));
+    }
 
     #[test]
     fn a_place_names_the_server_the_namespace_and_the_database() {

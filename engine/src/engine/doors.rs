@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use orchestrator_protocol::request::StopMode;
 use orchestrator_protocol::service::Service;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,8 @@ pub struct Doors {
     serving: TaskTracker,
     close: CancellationToken,
     socket: Option<PathBuf>,
+    /// How an engine was asked to stop that had no time for it.
+    stop: Option<StopMode>,
 }
 
 impl Doors {
@@ -44,6 +47,9 @@ impl Doors {
             self.serving.spawn(server::serve(listener, relay, self.close.clone()));
         }
         self.relay.open(Arc::clone(service));
+        if let Some(mode) = self.stop.take() {
+            service.begin_to_stop(mode);
+        }
         Ok(())
     }
 
@@ -77,13 +83,23 @@ impl Doors {
         self.relay.pause(CLOSE_PATIENCE).await;
     }
 
-    /// Refuses whoever asks until the next engine is open.
-    pub async fn refuse(&self) {
-        self.relay.refuse(CLOSE_PATIENCE).await;
+    /// Refuses whoever asks until the next engine is open, and says why.
+    pub async fn refuse(&self, why: &'static str) {
+        self.relay.refuse(why, CLOSE_PATIENCE).await;
+    }
+
+    /// Waits until somebody asks at the doors for the end while no engine is open.
+    pub async fn stop(&self) {
+        self.relay.stop_requested().await;
+    }
+
+    /// Keeps a request to stop for the next engine.
+    pub(super) fn keep(&mut self, stop: Option<StopMode>) {
+        self.stop = stop;
     }
 
     /// Lets nobody in any more, and waits for those who are inside.
-    pub(super) async fn close(&self) {
+    pub async fn close(&self) {
         self.close.cancel();
         self.serving.close();
         if tokio::time::timeout(CLOSE_PATIENCE, self.serving.wait()).await.is_err() {

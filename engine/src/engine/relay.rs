@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use orchestrator_protocol::event::Item;
-use orchestrator_protocol::request::{Request, Response, Subscription};
+use orchestrator_protocol::request::{Request, Response, Stopping, Subscription};
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::{Error, Result};
 use tokio::sync::watch;
@@ -21,13 +21,16 @@ use tracing::warn;
 
 use crate::service::EngineService;
 
+/// What is told to whoever asks while the process is about to end.
+const STOPPING: &str = "the engine is stopping";
+
 /// Who answers.
 #[derive(Clone)]
 enum State {
     /// Nobody, for a moment: whoever asks waits.
     Paused,
-    /// Nobody, and it may take long.
-    Away,
+    /// Nobody, and it may take long: why.
+    Away(&'static str),
     /// An engine.
     Open(Arc<Behind>),
 }
@@ -44,11 +47,13 @@ struct Behind {
 /// Answers for the engine that is open now.
 pub(super) struct Relay {
     state: watch::Sender<State>,
+    /// Fires when somebody asks for the end while nobody answers.
+    stop: CancellationToken,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { state: watch::Sender::new(State::Paused) }
+        Self { state: watch::Sender::new(State::Paused), stop: CancellationToken::new() }
     }
 }
 
@@ -65,8 +70,13 @@ impl Relay {
     }
 
     /// Refuses whoever asks, and returns when everything that was asked before has been answered.
-    pub(super) async fn refuse(&self, patience: Duration) {
-        self.leave(State::Away, patience).await;
+    pub(super) async fn refuse(&self, why: &'static str, patience: Duration) {
+        self.leave(State::Away(why), patience).await;
+    }
+
+    /// Waits until somebody asks for the end while nobody answers.
+    pub(super) async fn stop_requested(&self) {
+        self.stop.cancelled().await;
     }
 
     async fn leave(&self, state: State, patience: Duration) {
@@ -91,14 +101,15 @@ impl Relay {
                         return Ok((behind, token));
                     }
                 }
-                State::Away => {
-                    return Err(Error::unavailable("the engine takes a new seat among the others")
-                        .with_help("nothing was changed; ask again in a moment"));
+                State::Away(why) => {
+                    return Err(
+                        Error::unavailable(why).with_help("nothing was changed; ask again in a moment")
+                    );
                 }
                 State::Paused => {}
             }
             if state.changed().await.is_err() {
-                return Err(Error::unavailable("the engine is stopping"));
+                return Err(Error::unavailable(STOPPING));
             }
         }
     }
@@ -107,8 +118,15 @@ impl Relay {
 #[async_trait]
 impl Service for Relay {
     async fn call(&self, caller: &Caller, request: Request) -> Result<Response> {
-        let (behind, _token) = self.behind().await?;
-        behind.service.call(caller, request).await
+        match (self.behind().await, request) {
+            (Ok((behind, _token)), request) => behind.service.call(caller, request).await,
+            // Nothing runs that could be waited for or called off.
+            (Err(_), Request::Stop(_)) => {
+                self.stop.cancel();
+                Ok(Response::Stop(Stopping { running: 0 }))
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     async fn subscribe(

@@ -40,6 +40,16 @@ enum Claiming {
     SlotTaken,
 }
 
+/// A place in a group.
+enum Slot {
+    /// The group has no limit.
+    Unlimited,
+    /// This one, which is ours now.
+    Taken(u32),
+    /// None is free.
+    Full,
+}
+
 impl Queue {
     /// Takes the next task out of the schedule, if there is one and there is room to run it. Whoever
     /// takes it must pass it to [`Queue::claim`].
@@ -76,14 +86,31 @@ impl Queue {
     /// Claims a task that [`Queue::next`] gave out: `None` when the stored task is not to be run after
     /// all. On an error it is back in line.
     pub async fn claim(&self, entry: Entry) -> Result<Option<Claimed>, Error> {
-        let slot = self.take_slot(&entry.group);
-        let claiming = self.try_claim(&entry, slot).await;
+        let (slot, claiming) = match self.take_slot(&entry.group) {
+            Slot::Unlimited => (None, self.try_claim(&entry, None).await),
+            Slot::Taken(slot) => (Some(slot), self.try_claim(&entry, Some(slot)).await),
+            // Others have come first since the task was given out.
+            Slot::Full => (None, Ok(Claiming::SlotTaken)),
+        };
         if let Ok(Claiming::Claimed(task, revision)) = claiming {
+            let held = task.claim.as_ref().and_then(|claim| claim.slot);
+            if held != slot {
+                // That of a claim whose answer was lost.
+                if let Some(slot) = slot {
+                    self.give_slot_back(&entry.group, slot);
+                }
+                if let Some(held) = held {
+                    self.note_slot(&entry.group, held);
+                }
+            }
             let mut running = locked(&self.running);
             // Whoever cancels finds this token, also while the claim is being committed.
             let running =
                 running.entry(task.id).or_insert_with(|| new_running(&entry, CancellationToken::new()));
-            (running.fence, running.revision, running.slot) = (task.fence, revision, slot);
+            (running.fence, running.revision, running.slot) = (task.fence, revision, held);
+            if task.cancel.is_some() {
+                running.cancel.cancel();
+            }
             return Ok(Some(Claimed { cancel: running.cancel.clone(), task: *task }));
         }
         if let Some(slot) = slot {
@@ -133,8 +160,8 @@ impl Queue {
         Ok(None)
     }
 
-    /// Claims nothing for a moment: the storage has refused a claim.
-    fn hold_back(&self) {
+    /// Claims nothing for a moment: the storage has refused a claim, or there is no room for an attempt.
+    pub fn hold_back(&self) {
         *locked(&self.held_back_until) = Some(Instant::now() + HOLD_BACK);
         self.wake.notify_one();
     }
@@ -148,6 +175,11 @@ impl Queue {
         loop {
             let mut draft = self.draft();
             let Some(task) = draft.get(entry.id).await?.cloned() else { return Ok(Claiming::Gone) };
+            // Nothing that runs here is given out: this is a claim of which it was not known whether it was
+            // made.
+            if task.status == TaskStatus::Running && self.is_own(&task) {
+                return Ok(Claiming::Claimed(Box::new(task.clone()), draft.revision(task.id)));
+            }
             if task.status != TaskStatus::Pending {
                 return Ok(Claiming::Gone);
             }
@@ -178,7 +210,7 @@ impl Queue {
                 if has_lost_a_race && self.store.get(&key).await.map_err(records::storage_error)?.is_some() {
                     return Ok(Claiming::SlotTaken);
                 }
-                let engine = self.options.is_shared.then(|| self.options.engine.clone());
+                let engine = Some(self.options.engine.clone());
                 let holder = LockRecord { holder: task.id, engine };
                 draft.operation(records::put(key, Fields::default(), &holder, Expect::Absent)?);
             }
@@ -217,14 +249,18 @@ impl Queue {
         });
     }
 
-    /// The lowest free slot of a group that has a limit.
-    fn take_slot(&self, group: &str) -> Option<u32> {
-        let limit = *self.options.group_limits.get(group)?;
+    /// Takes the lowest free slot of a group that has a limit.
+    fn take_slot(&self, group: &str) -> Slot {
+        let Some(limit) = self.options.group_limits.get(group) else { return Slot::Unlimited };
         let mut slots = locked(&self.slots);
         let used = slots.entry(group.to_owned()).or_default();
-        let free = (0..limit).find(|slot| !used.contains(slot)).unwrap_or(limit);
-        used.insert(free);
-        Some(free)
+        match (0..*limit).find(|slot| !used.contains(slot)) {
+            Some(free) => {
+                used.insert(free);
+                Slot::Taken(free)
+            }
+            None => Slot::Full,
+        }
     }
 
     pub(super) fn note_slot(&self, group: &str, slot: u32) {

@@ -231,6 +231,7 @@ impl Queue {
                 draft.create(self.environment_task(environment, workflow.as_ref(), "clean", action));
             }
             if !self.draft_ending(&mut draft, task.id, task.fence, ending).await? {
+                self.leave(task.id, task.fence);
                 return Ok(());
             }
             if self.commit(draft).await?.is_some() {

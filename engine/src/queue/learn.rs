@@ -90,6 +90,12 @@ impl Queue {
                 schedule.insert(entry);
                 return due;
             }
+            // A claim of which it was not known whether it was made: whoever claims it again learns that.
+            TaskStatus::Running if in_hand.is_none() && self.is_own(task) => {
+                if schedule.revision(task.id).is_none() {
+                    schedule.insert(entry(task, revision, true, None));
+                }
+            }
             TaskStatus::Running => {
                 schedule.remove_until(task.id, revision);
                 if task.cancel.is_some()

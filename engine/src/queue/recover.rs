@@ -95,7 +95,7 @@ impl Queue {
     }
 
     /// Whether an attempt that is stored as running is this engine's.
-    fn is_own(&self, task: &Task) -> bool {
+    pub(super) fn is_own(&self, task: &Task) -> bool {
         let engine = task.claim.as_ref().map(|claim| &claim.engine);
         !self.options.is_shared || engine == Some(&self.options.engine)
     }

@@ -55,10 +55,9 @@ impl Queue {
                 if self.is_needed(&task).await? {
                     continue;
                 }
-                if self.options.is_shared {
-                    // Before the task: whoever dies in between leaves a task without logs, not logs for ever.
-                    log_segments::remove(&*self.store, task.id).await?;
-                }
+                // Before the task: whoever dies in between leaves a task without logs, not logs for ever. There
+                // may be some of a time when several engines shared the records.
+                log_segments::remove(&*self.store, task.id).await?;
                 if self.remove(record).await? {
                     removed.push(task.id);
                     left -= 1;

@@ -35,14 +35,19 @@ impl Queue {
             Ok(())
         })
         .await?;
-        let mut ended = Vec::new();
+        let (mut ended, mut failed) = (Vec::new(), None);
         for (id, fence, engine) in foreign {
-            if self.end_lost(id, fence, &engine).await? {
-                info!(task = %id, engine, "its engine is lost; the attempt has ended");
-                ended.push(id);
+            match self.end_lost(id, fence, &engine).await {
+                Ok(true) => {
+                    info!(task = %id, engine, "its engine is lost; the attempt has ended");
+                    ended.push(id);
+                }
+                Ok(false) => {}
+                // One that cannot be ended keeps no other.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(ended)
+        failed.map_or(Ok(ended), Err)
     }
 
     /// Calls a task off, as [`Queue::cancel`] does, and ends its attempt also when it is held for an engine

@@ -22,9 +22,8 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::open::open_store;
-use super::{advice, place, shown, targeted, validate};
+use super::{advice, alone, place, shown, targeted, validate};
 use crate::config::Config;
-use crate::membership;
 use crate::records::{self, storage_error};
 
 /// How many migrations are remembered.
@@ -131,9 +130,7 @@ impl Migrations {
             let error = Error::conflict(format!("the {} cannot be used: {}", check.name, check.found));
             return Err(error.with_help(check.advice.clone().unwrap_or_default()));
         }
-        if self.is_shared() {
-            self.alone().await?;
-        }
+        self.alone(&target).await?;
         let store = open_store(&target)
             .await
             .map_err(|error| Error::conflict(format!("the target cannot be opened: {error:#}")))?;
@@ -161,29 +158,24 @@ impl Migrations {
         self.config.storage_type.is_shared()
     }
 
-    /// Fails while other engines have seats.
-    async fn alone(&self) -> Result<()> {
-        let members = membership::members(&*self.store).await?;
-        let others: Vec<String> = members
-            .into_iter()
-            .filter(|member| member.is_seated && member.id != self.member)
-            .map(|member| format!("{} on {}", member.id, member.about.host))
-            .collect();
-        if others.is_empty() {
+    /// Fails while others work on these records.
+    async fn alone(&self, target: &Config) -> Result<()> {
+        if !self.is_shared() {
             return Ok(());
         }
-        Err(Error::conflict(format!("other engines work on these records: {}", others.join(", ")))
-            .with_help("stop them: one engine must be alone while it moves the records"))
+        alone::no_other_seats(&*self.store, &self.member).await?;
+        match target.storage_type.is_shared() {
+            true => Ok(()),
+            false => alone::no_attempts_of_others(&*self.store, &self.member).await,
+        }
     }
 
     async fn run(self: &Arc<Self>, known: &Known, target: Arc<dyn Store>, config: Config) {
         let plan = Plan { migration: known.id.to_string(), from: known.from.clone(), to: known.to.clone() };
-        let this = Arc::clone(self);
+        let (this, target_config) = (Arc::clone(self), config.clone());
         let alone = async move {
-            if !this.is_shared() {
-                return Ok(());
-            }
-            this.alone().await.map_err(|error| MigrationError::NotAlone(error.message))
+            let alone = this.alone(&target_config).await;
+            alone.map_err(|error| MigrationError::NotAlone(error.message))
         };
         let steering = Arc::clone(&known.steering);
         let result = self.store.migrate_when(Arc::clone(&target), plan, steering, alone).await;

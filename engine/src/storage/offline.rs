@@ -1,8 +1,8 @@
 //! `orchestrator storage …`: the storage of a stopped engine.
 //!
-//! Each command opens what it needs, does one thing and closes it again. While an engine works on a
-//! storage nobody else can open it, so these commands refuse then, and say what to do instead. With
-//! `--json` the answer is one JSON object of the protocol, for programs; the plugin is one.
+//! Each command opens what it needs, does one thing and closes it again. While an engine works on a storage
+//! these commands refuse, and say what to do instead: nobody else can open that of one engine, and on a server
+//! the engines have seats, which are looked at for as long as a lease lasts. With `--json` the answer is one JSON object of the protocol, for programs; the plugin is one.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use orchestrator_protocol::request::CheckState;
 use orchestrator_protocol::storage::{
     Exported, Initialised, Migration, MigrationId, MigrationStatus, StorageReport, Validation,
 };
+use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::state::{StorageState, read_state};
 use orchestrator_storage::migration::{
     MigrationError, Plan, Progress, Steering, migrate, portable, settle_target,
@@ -25,9 +26,11 @@ use tokio::sync::watch;
 
 use super::init::{self, InitArguments};
 use super::open::open_store;
-use super::{advice, exists, place, report, shown, validate};
+use super::{advice, alone, exists, place, report, shown, validate};
 use crate::config::database::read_password;
 use crate::config::{Arguments, Config, StorageType, SurrealdbArguments, SurrealdbSettings};
+use crate::engine::owner_of;
+use crate::membership::LeaseTimes;
 
 /// Look at the storage of a stopped engine, and move its records
 #[derive(Debug, Subcommand)]
@@ -93,7 +96,7 @@ pub struct Source {
     source_username: Option<String>,
 
     /// The file with the user's password
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "source_username")]
     source_password_file: Option<PathBuf>,
 }
 
@@ -125,7 +128,7 @@ pub struct Target {
     target_username: Option<String>,
 
     /// The file with the user's password
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "target_username")]
     target_password_file: Option<PathBuf>,
 }
 
@@ -240,17 +243,13 @@ impl End<'_> {
             None => default_dir.to_owned(),
         };
         let storage_type = self.storage_type.unwrap_or(configured.storage_type);
-        let SurrealdbSettings { url, namespace, database, username, password } = configured.surrealdb.clone();
-        let password = match self.password_file {
-            Some(file) => Some(read_password(file)?),
-            None => password,
-        };
+        let SurrealdbSettings { namespace, database, .. } = configured.surrealdb.clone();
+        let password = self.password_file.map(|file| read_password(file)).transpose()?;
+        let user = self.username.map(|username| (username.clone(), password));
         let surrealdb = SurrealdbSettings {
-            url: self.url.cloned().or(url),
             namespace: self.namespace.cloned().unwrap_or(namespace),
             database: self.database.cloned().unwrap_or(database),
-            username: self.username.cloned().or(username),
-            password,
+            ..configured.surrealdb.on(self.url.map(String::as_str), user)
         };
         Ok(Config { storage_type, storage_dir, surrealdb, ..configured.clone() })
     }
@@ -304,9 +303,14 @@ pub async fn run(command: StorageCommand) -> anyhow::Result<()> {
             }
         }
         StorageCommand::Export(ExportArguments { file, common, source }) => {
-            let store = open(&source.of(&common.load()?)?).await?;
-            let moved =
-                followed("exporting", async |steering| portable::export(&*store, &file, steering).await);
+            let config = source.of(&common.load()?)?;
+            let store = open(&config).await?;
+            let moved = async {
+                alone_on(&config, &*store).await?;
+                let export =
+                    async |steering: Arc<Steering>| portable::export(&*store, &file, &steering).await;
+                Ok::<_, anyhow::Error>(followed("exporting", export).await?)
+            };
             let moved = moved.await;
             store.close().await?;
             answer(common.json, &exported(&file, moved?), |of| print_exported("written to", of))
@@ -317,7 +321,7 @@ pub async fn run(command: StorageCommand) -> anyhow::Result<()> {
             portable::check(&file)?;
             let store = open_any(&target.of(&common.load()?)?).await?;
             let moved =
-                followed("importing", async |steering| portable::import(&file, &*store, steering).await);
+                followed("importing", async |steering| portable::import(&file, &*store, &steering).await);
             let moved = moved.await;
             store.close().await?;
             answer(common.json, &exported(&file, moved?), |of| print_exported("read from", of))
@@ -351,18 +355,22 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
     let store = open(source).await?;
     let mut id = MigrationId::generate();
     // A migration that was broken off after its moment of change.
-    if let StorageState::Sealed { migration, to: sealed_to, .. } = read_state(&*store).await?.state
+    if let StorageState::Sealed { migration, epoch, to: sealed_to } = read_state(&*store).await?.state
         && sealed_to == to
     {
         store.close().await?;
         let target = open(target).await?;
-        let settled = settle_target(&*target, &migration).await;
+        let settled = settle_target(&*target, &migration, epoch).await;
         target.close().await?;
         if !settled? {
             bail!("the records have moved to the {to}, and are not there any more: restore it");
         }
         id = migration.parse().unwrap_or(id);
         return Ok(Migration { phase: "done".into(), ..ended(id, started_at, &from, &to) });
+    }
+    if let Err(error) = alone_to_move(source, target, &*store).await {
+        store.close().await?;
+        return Err(error);
     }
     let found = validate::validate(&*store, &from, target).await;
     if let Some(wrong) = found.checks.iter().find(|check| check.state == CheckState::Failed) {
@@ -372,7 +380,20 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
     }
     let goal = open_any(target).await?;
     let plan = Plan { migration: id.to_string(), from: from.clone(), to: to.clone() };
-    let moved = followed("moving", async |steering| migrate(&*store, &*goal, &plan, steering).await).await;
+    let moved = followed("moving", async |steering| {
+        if !source.storage_type.is_shared() {
+            return migrate(&*store, &*goal, &plan, &steering).await;
+        }
+        let guarded = SwitchingStore::guarded(Arc::clone(&store)).await.map_err(MigrationError::Source)?;
+        let (source, target, seats) = (source.clone(), target.clone(), Arc::clone(&store));
+        // Looked at again, because whoever comes from there on keeps the records where they are.
+        let alone = async move {
+            let alone = alone_to_move(&source, &target, &*seats).await;
+            alone.map_err(|error| MigrationError::NotAlone(format!("{error:#}")))
+        };
+        Arc::new(guarded).migrate_when(Arc::clone(&goal), plan, steering, alone).await
+    })
+    .await;
     let closed = (store.close().await, goal.close().await);
     let moved = moved.map_err(|error| {
         let stays = !matches!(error, MigrationError::Unknown(_));
@@ -387,6 +408,24 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
         checksum: Some(moved.checksum),
         ..ended(id, started_at, &from, &to)
     })
+}
+
+/// Fails while engines work on a storage that several may use.
+async fn alone_on(config: &Config, store: &dyn Store) -> anyhow::Result<()> {
+    if !config.storage_type.is_shared() {
+        return Ok(());
+    }
+    Ok(alone::no_seats(store, LeaseTimes::default()).await?)
+}
+
+/// The same, also while attempts run that nobody can speak for where the records go.
+async fn alone_to_move(source: &Config, target: &Config, store: &dyn Store) -> anyhow::Result<()> {
+    alone_on(source, store).await?;
+    if source.storage_type.is_shared() && !target.storage_type.is_shared() {
+        let own = owner_of(&source.data_dir).context("cannot read who the data directory belongs to")?;
+        alone::no_attempts_of_others(store, &own.unwrap_or_default()).await?;
+    }
+    Ok(())
 }
 
 fn ended(
@@ -417,11 +456,11 @@ fn exported(file: &std::path::Path, moved: portable::Moved) -> Exported {
 }
 
 /// Does something long; shows on a terminal how far it is, and calls it off at Ctrl-C.
-async fn followed<T, E>(what: &str, work: impl AsyncFnOnce(&Steering) -> Result<T, E>) -> Result<T, E> {
-    let steering = Steering::default();
+async fn followed<T, E>(what: &str, work: impl AsyncFnOnce(Arc<Steering>) -> Result<T, E>) -> Result<T, E> {
+    let steering = Arc::new(Steering::default());
     let shown = std::io::stderr().is_terminal();
     let progress = steering.progress();
-    let work = work(&steering);
+    let work = work(Arc::clone(&steering));
     tokio::pin!(work);
     let show = show(what, progress, shown);
     tokio::pin!(show);

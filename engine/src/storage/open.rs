@@ -60,6 +60,12 @@ pub fn server_options(config: &Config) -> anyhow::Result<ServerOptions> {
     if !["ws://", "wss://", "http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
         bail!("'{url}' is no address of a SurrealDB server: it should look like ws://HOST:PORT")
     }
+    if url.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) {
+        bail!(
+            "the address of the SurrealDB server holds a name or a password, which others could read: use \
+             --surrealdb-username and --surrealdb-password-file"
+        )
+    }
     let credentials = match (settings.username, settings.password) {
         (Some(username), Some(password)) => Some(Credentials { username, password }),
         (None, None) => None,

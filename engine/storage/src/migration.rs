@@ -42,10 +42,12 @@ mod copy;
 pub mod live;
 pub mod portable;
 pub mod state;
+mod target;
 
 use content::counted;
 use copy::Copier;
 use state::{Epoch, HeldState, Place, StorageState, read_state, write_state};
+use target::Target;
 
 /// Why records could not be moved. Unless it says otherwise the source is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,12 @@ pub enum MigrationError {
         /// Where they are.
         to: Place,
     },
+    /// The records of the target have moved to the source before, and the source does not hold them any more.
+    #[error("the target has left its records to the source, which has lost them since: it was made anew")]
+    SourceReplaced,
+    /// Another migration, or an engine, has taken the target.
+    #[error("the target was taken by another migration or an engine meanwhile")]
+    TargetLost,
     /// A record is not the same on both sides, though nobody has changed it.
     #[error("{key} is not the same on both sides")]
     Unlike {
@@ -247,6 +255,7 @@ pub struct Report {
 #[derive(Debug, Clone)]
 pub struct Ends {
     source: HeldState,
+    target: HeldState,
     /// The epoch of the target.
     pub epoch: Epoch,
     /// Whether the target holds what an earlier migration of the same source has left.
@@ -266,8 +275,8 @@ pub async fn inspect(source: &dyn Store, target: &dyn Store, plan: &Plan) -> Res
             return Err(MigrationError::SourceIncomplete { from: from.clone() });
         }
     };
-    let target_state = read_state(target).await.map_err(MigrationError::Target)?.state;
-    let resumed = match target_state {
+    let found = read_state(target).await.map_err(MigrationError::Target)?;
+    let resumed = match found.state.clone() {
         StorageState::Active { .. } => match counted(target).await.map_err(MigrationError::Target)? {
             0 => false,
             records => return Err(MigrationError::TargetNotEmpty { records }),
@@ -277,19 +286,13 @@ pub async fn inspect(source: &dyn Store, target: &dyn Store, plan: &Plan) -> Res
             false => return Err(MigrationError::TargetTaken { from }),
         },
         // What this very source has left behind when it moved: it moves back.
-        StorageState::Sealed { to, .. } => match to == plan.from {
+        StorageState::Sealed { to, epoch: left, .. } => match to == plan.from {
+            true if epoch < left => return Err(MigrationError::SourceReplaced),
             true => true,
             false => return Err(MigrationError::TargetSealed { to }),
         },
     };
-    Ok(Ends { source: held, epoch: epoch + 1, resumed })
-}
-
-/// Writes what the target is: steps 1, 3 and 5.
-async fn mark(target: &dyn Store, state: &StorageState) -> Result<(), MigrationError> {
-    let held = read_state(target).await.map_err(MigrationError::Target)?;
-    write_state(target, &held, state).await.map_err(MigrationError::Target)?;
-    Ok(())
+    Ok(Ends { source: held, target: found, epoch: epoch + 1, resumed })
 }
 
 impl Plan {
@@ -361,18 +364,24 @@ pub async fn migrate(
     steering: &Steering,
 ) -> Result<Report, MigrationError> {
     let ends = inspect(source, target, plan).await?;
-    mark(target, &plan.migrating(ends.epoch)).await?;
+    let target = Target::take(target, ends.target.clone(), plan.migrating(ends.epoch)).await?;
     let mut copier = Copier::new(source, target, steering);
     copier.copy().await?;
     copier.verify().await?;
-    steering.enter(Phase::CatchingUp, copier.behind() as u64);
-    copier.settle().await?;
+    copier.enter(Phase::CatchingUp);
+    loop {
+        copier.settle().await?;
+        copier.look().await?;
+        if copier.behind() == 0 {
+            break;
+        }
+    }
     copier.conclude().await?;
     steering.check()?;
     steering.enter(Phase::Switching, 0);
-    mark(target, &plan.ready(ends.epoch)).await?;
+    copier.target.mark(plan.ready(ends.epoch)).await?;
     seal(source, plan, &ends).await?;
-    let warning = activate(target, ends.epoch).await.err().map(|error| told(&error));
+    let warning = copier.target.activate(ends.epoch).await.err().map(|error| told(&error));
     steering.enter(Phase::Done, copier.target_tally.records);
     steering.reach_all();
     Ok(Report {
@@ -384,20 +393,23 @@ pub async fn migrate(
     })
 }
 
-async fn activate(target: &dyn Store, epoch: Epoch) -> Result<(), MigrationError> {
-    mark(target, &StorageState::Active { epoch }).await
-}
-
 /// Step 5 for a target whose source was found sealed: makes it active where it is ready by the migration
-/// that has sealed the source. Returns whether it is the truth now.
+/// that has sealed the source, for this epoch. Returns whether it is the truth now: one of an earlier epoch
+/// was made anew since.
 ///
 /// # Errors
 /// Those of the target.
-pub async fn settle_target(target: &dyn Store, migration: &str) -> Result<bool, MigrationError> {
-    match read_state(target).await.map_err(MigrationError::Target)?.state {
-        StorageState::Active { .. } => Ok(true),
+pub async fn settle_target(
+    target: &dyn Store,
+    migration: &str,
+    sealed: Epoch,
+) -> Result<bool, MigrationError> {
+    let held = read_state(target).await.map_err(MigrationError::Target)?;
+    match &held.state {
+        StorageState::Active { epoch } => Ok(*epoch >= sealed),
         StorageState::Ready { migration: found, epoch, .. } if found == migration => {
-            activate(target, epoch).await?;
+            let epoch = *epoch;
+            Target::held(target, held).activate(epoch).await?;
             Ok(true)
         }
         StorageState::Ready { .. } | StorageState::Migrating { .. } | StorageState::Sealed { .. } => {

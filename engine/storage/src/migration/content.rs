@@ -12,6 +12,14 @@ use crate::store::{Cursor, Filter, Order, Query, Store, StoreResult};
 /// How many records are asked for at a time.
 pub(super) const PAGE: usize = 500;
 
+/// How many of a table are: fewer where each may take hundreds of kilobytes.
+pub(super) fn page(table: Table) -> usize {
+    match table {
+        Table::LogSegment => 16,
+        _ => PAGE,
+    }
+}
+
 /// The records of a table in ascending order, page by page; the record of the store's state is left
 /// out.
 pub(super) struct Walk<'s> {
@@ -31,11 +39,9 @@ impl<'s> Walk<'s> {
         let state = state_key();
         while self.buffer.is_empty() && !self.ended {
             let (table, after) = (self.table, self.after.take());
-            let order = Order::OldestFirst;
-            let page = self
-                .store
-                .list(&Query { table, filter: Filter::default(), order, after, limit: PAGE })
-                .await?;
+            let (order, limit) = (Order::OldestFirst, page(table));
+            let page =
+                self.store.list(&Query { table, filter: Filter::default(), order, after, limit }).await?;
             self.ended = page.next.is_none();
             self.after = page.next;
             self.buffer.extend(page.records.into_iter().filter(|record| record.key != state));
@@ -165,10 +171,10 @@ fn digest(record: &Record) -> u128 {
 
 /// How many records a store has, as its kept counts say, without that of its state.
 pub(super) async fn counted(store: &dyn Store) -> StoreResult<u64> {
+    let state = store.get(&state_key()).await?.is_some();
     let mut records = 0;
     for table in Table::ALL {
         records += store.counts(table).await?.iter().map(|count| count.records).sum::<u64>();
     }
-    let state = store.get(&state_key()).await?.is_some();
-    Ok(records - u64::from(state))
+    Ok(records.saturating_sub(u64::from(state)))
 }

@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::content::{PAGE, Pair, Pairs, Tally, counted, same};
+use super::content::{PAGE, Pair, Pairs, Tally, counted, page, same};
 use super::state::state_key;
+use super::target::Target;
 use super::{MigrationError, Phase, Steering};
 use crate::record::{Change, Expect, Key, Operation, Record, Sequence};
 use crate::store::{Changes, Store, StoreResult};
@@ -33,7 +34,7 @@ const MAX_RESTARTS: u32 = 5;
 
 pub(super) struct Copier<'s> {
     source: &'s dyn Store,
-    target: &'s dyn Store,
+    pub(super) target: Target<'s>,
     steering: &'s Steering,
     /// Up to which commit of the source the changed keys are noted.
     covered: Sequence,
@@ -74,12 +75,8 @@ impl Batch {
         self.operations.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES
     }
 
-    async fn flush(&mut self, target: &dyn Store) -> Result<(), MigrationError> {
-        let Batch { operations, .. } = std::mem::take(self);
-        if !operations.is_empty() {
-            target.commit(operations).await.map_err(MigrationError::Target)?;
-        }
-        Ok(())
+    async fn flush(&mut self, target: &Target<'_>) -> Result<(), MigrationError> {
+        target.commit(std::mem::take(self).operations).await
     }
 }
 
@@ -90,7 +87,7 @@ async fn read_all(store: &dyn Store, keys: &[Key]) -> StoreResult<Vec<Option<Rec
 }
 
 impl<'s> Copier<'s> {
-    pub(super) fn new(source: &'s dyn Store, target: &'s dyn Store, steering: &'s Steering) -> Self {
+    pub(super) fn new(source: &'s dyn Store, target: Target<'s>, steering: &'s Steering) -> Self {
         Self {
             source,
             target,
@@ -144,7 +141,7 @@ impl<'s> Copier<'s> {
             self.lost = false;
             let total = counted(self.source).await.map_err(MigrationError::Source)?;
             self.steering.enter(Phase::Copying, total);
-            let mut pairs = Pairs::new(self.source, self.target);
+            let mut pairs = Pairs::new(self.source, self.target.store);
             let mut batch = Batch::default();
             let (mut walked, mut looked) = (0, 0);
             while let Some(pair) = pairs.next().await? {
@@ -152,11 +149,11 @@ impl<'s> Copier<'s> {
                 looked += 1;
                 batch.add(pair);
                 if batch.is_full() || looked % PAGE == 0 {
-                    batch.flush(self.target).await?;
+                    batch.flush(&self.target).await?;
                     self.pause(walked).await?;
                 }
             }
-            batch.flush(self.target).await?;
+            batch.flush(&self.target).await?;
             self.pause(walked).await?;
             if !self.lost {
                 return Ok(());
@@ -178,7 +175,7 @@ impl<'s> Copier<'s> {
         self.steering.enter(Phase::Verifying, total);
         (self.source_tally, self.target_tally) = (Tally::default(), Tally::default());
         self.differing.clear();
-        let mut pairs = Pairs::new(self.source, self.target);
+        let mut pairs = Pairs::new(self.source, self.target.store);
         let mut walked = 0;
         while let Some(Pair { key, source, target }) = pairs.next().await? {
             match (&source, &target) {
@@ -212,12 +209,18 @@ impl<'s> Copier<'s> {
         Ok(())
     }
 
-    /// The same for so many of them at most. Whether there were any.
+    /// The same for about so many of them at most, fewer of large ones. Whether there were any.
     pub(super) async fn settle_some(&mut self, at_most: usize) -> Result<bool, MigrationError> {
         self.steering.check()?;
-        let keys: Vec<Key> = std::iter::from_fn(|| self.changed.pop_first()).take(at_most).collect();
+        let mut room = at_most;
+        let keys: Vec<Key> = std::iter::from_fn(|| {
+            let key = (room > 0).then(|| self.changed.pop_first()).flatten()?;
+            room = room.saturating_sub(PAGE / page(key.table));
+            Some(key)
+        })
+        .collect();
         let sources = read_all(self.source, &keys).await.map_err(MigrationError::Source)?;
-        let targets = read_all(self.target, &keys).await.map_err(MigrationError::Target)?;
+        let targets = read_all(self.target.store, &keys).await.map_err(MigrationError::Target)?;
         let mut batch = Batch::default();
         for ((key, source), target) in keys.iter().zip(&sources).zip(targets) {
             if !self.differing.remove(key)
@@ -228,11 +231,11 @@ impl<'s> Copier<'s> {
             }
             batch.add(Pair { key: key.clone(), source: source.clone(), target });
             if batch.is_full() {
-                batch.flush(self.target).await?;
+                batch.flush(&self.target).await?;
             }
         }
-        batch.flush(self.target).await?;
-        let targets = read_all(self.target, &keys).await.map_err(MigrationError::Target)?;
+        batch.flush(&self.target).await?;
+        let targets = read_all(self.target.store, &keys).await.map_err(MigrationError::Target)?;
         for ((key, source), target) in keys.iter().zip(sources).zip(targets) {
             match (source, target) {
                 (None, None) => {}
@@ -257,7 +260,7 @@ impl<'s> Copier<'s> {
             return Err(MigrationError::Unlike { key: key.clone() });
         }
         let source = counted(self.source).await.map_err(MigrationError::Source)?;
-        let target = counted(self.target).await.map_err(MigrationError::Target)?;
+        let target = counted(self.target.store).await.map_err(MigrationError::Target)?;
         let (ours, theirs) = (self.source_tally, self.target_tally);
         if ours != theirs || source != ours.records || target != theirs.records {
             return Err(MigrationError::Sums {

@@ -22,7 +22,8 @@ use tokio::sync::watch;
 
 use super::copy::Copier;
 use super::state::{Epoch, HeldState, MOVED, StorageState, read_state, state_key};
-use super::{MigrationError, Phase, Plan, Report, Steering, activate, inspect, mark, seal, told};
+use super::target::Target;
+use super::{MigrationError, Phase, Plan, Report, Steering, inspect, seal, told};
 use crate::record::{Change, Commit, Expect, Key, Operation, Record, Sequence, Table};
 use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, StoreResult};
 
@@ -66,10 +67,14 @@ struct Guard {
 }
 
 impl Guard {
+    fn new(epoch: Epoch, expect: Expect) -> Self {
+        Self { epoch, expect: Mutex::new(expect) }
+    }
+
     /// The guard of a store that was found like this; `None` for one that is not the truth.
     fn of(held: &HeldState) -> Option<Self> {
         let StorageState::Active { epoch } = held.state else { return None };
-        Some(Self { epoch, expect: Mutex::new(held.expect) })
+        Some(Self::new(epoch, held.expect))
     }
 
     fn expect(&self) -> MutexGuard<'_, Expect> {
@@ -199,12 +204,12 @@ impl SwitchingStore {
         let source = Arc::clone(&active.store);
         let ends = inspect(&*source, &*target, plan).await?;
         alone.await?;
-        mark(&*target, &plan.migrating(ends.epoch)).await?;
-        let mut copier = Copier::new(&*source, &*target, steering);
+        let filled = Target::take(&*target, ends.target.clone(), plan.migrating(ends.epoch)).await?;
+        let mut copier = Copier::new(&*source, filled, steering);
         copier.copy().await?;
         copier.verify().await?;
         self.catch_up(&mut copier).await?;
-        let gate = self.gate.write().await;
+        let gate = self.close_gate().await?;
         let closed_at = Instant::now();
         copier.enter(Phase::Switching);
         let last = async {
@@ -212,17 +217,17 @@ impl SwitchingStore {
             copier.settle().await?;
             copier.conclude().await?;
             steering.check()?;
-            mark(&*target, &plan.ready(ends.epoch)).await
+            copier.target.mark(plan.ready(ends.epoch)).await
         };
         in_time(last).await?;
         if let Err(error) = seal(&*source, plan, &ends).await {
             self.stay(&active, &error).await;
             return Err(error);
         }
-        let warning = activate(&*target, ends.epoch).await.err().map(|error| told(&error));
-        let waited = self.switch(&active, &target).await.map(|()| closed_at.elapsed());
+        self.switch(&active, &target, Guard::new(ends.epoch, copier.target.expect()));
+        let waited = closed_at.elapsed();
         drop(gate);
-        let waited = waited?;
+        let warning = copier.target.activate(ends.epoch).await.err().map(|error| told(&error));
         let tally = copier.target_tally;
         drop(copier);
         if let Err(error) = source.close().await {
@@ -231,6 +236,11 @@ impl SwitchingStore {
         steering.enter(Phase::Done, tally.records);
         steering.reach_all();
         Ok(Report { records: tally.records, checksum: tally.checksum(), epoch: ends.epoch, waited, warning })
+    }
+
+    /// Lets commits wait, once those under way have ended.
+    async fn close_gate(&self) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>, MigrationError> {
+        in_time(async { Ok(self.gate.write().await) }).await
     }
 
     /// Brings changes over until few are left. As long as each round leaves less than half of what there
@@ -256,7 +266,7 @@ impl SwitchingStore {
         while copier.behind() > FEW_CHANGES {
             copier.enter(Phase::CatchingUp);
             let taken = {
-                let _waiting = self.gate.write().await;
+                let _waiting = self.close_gate().await?;
                 let start = Instant::now();
                 in_time(copier.settle_some(slice)).await?;
                 start.elapsed()
@@ -279,46 +289,30 @@ impl SwitchingStore {
         Ok(())
     }
 
-    /// The source could not be sealed. What guards commits is the state as it is now, which may have been
-    /// written once more; where that is not the truth, or not known, nothing is committed any more.
+    /// The source could not be sealed. Where it is not the truth, or not known to be, nothing is committed
+    /// any more. A guard looks by itself whether the state was written once more.
     async fn stay(&self, active: &Active, error: &MigrationError) {
         let held = read_state(&*active.store).await;
-        let failed = match (&held, error) {
+        let failed = match (held, error) {
             (_, MigrationError::Unknown(_)) => Some(told(error)),
-            (Ok(HeldState { state: StorageState::Active { .. }, .. }), _) => None,
+            (Ok(HeldState { state: StorageState::Active { .. }, .. }) | Err(_), _) => None,
             (Ok(_), _) => Some(MOVED.to_owned()),
-            (Err(_), _) => Some(told(error)),
         };
-        // The guard of before looks again by itself.
-        let guard = active
-            .guard
-            .as_ref()
-            .map(|guard| Guard { epoch: guard.epoch, expect: Mutex::new(*guard.expect()) });
+        let guard = active.guard.as_ref().map(|guard| Guard::new(guard.epoch, *guard.expect()));
         let (store, Active { shift, since, .. }) = (Arc::clone(&active.store), active);
         self.set_active(Active { store, shift: *shift, since: *since, guard, failed });
     }
 
-    /// From here on the target answers.
-    async fn switch(&self, active: &Active, target: &Arc<dyn Store>) -> Result<(), MigrationError> {
-        let known = async {
-            let held = read_state(&**target).await?;
-            Ok::<_, StoreError>((target.sequence().await?, Guard::of(&held)))
-        };
-        let (sequence, guard, failed) = match known.await {
-            Ok((sequence, guard)) => (sequence, guard, None),
-            // It is the truth all the same; but what it holds must be read anew.
-            Err(error) => (0, None, Some(told(&error))),
-        };
-        let newest = *self.newest.borrow();
+    /// From here on the target answers. Its commits are guarded: on a server others may move the records on
+    /// before this engine has taken a seat there.
+    fn switch(&self, active: &Active, target: &Arc<dyn Store>, guard: Guard) {
+        // The seal itself is a commit of the source that somebody may have seen.
+        raise(&self.newest, *active.store.watch().borrow() + active.shift);
+        let (newest, sequence) = (*self.newest.borrow(), *target.watch().borrow());
         let shift = newest.saturating_sub(sequence);
         let since = shift + sequence;
         pass_on(target, shift, &self.newest);
-        let guard = guard.filter(|_| active.guard.is_some());
-        self.set_active(Active { store: Arc::clone(target), shift, since, guard, failed: failed.clone() });
-        match failed {
-            None => Ok(()),
-            Some(reason) => Err(MigrationError::Unknown(StoreError::Failed { reason })),
-        }
+        self.set_active(Active { store: Arc::clone(target), shift, since, guard: Some(guard), failed: None });
     }
 }
 

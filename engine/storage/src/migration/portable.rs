@@ -14,8 +14,9 @@
 //! string, because it comes back byte for byte, line breaks included. Records come table by table, each
 //! in ascending order. What a store says of itself is not exported.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,8 @@ use serde_json::value::RawValue;
 
 use super::content::{Tally, Walk, counted, same};
 use super::state::{Epoch, Place, StorageState, read_state};
-use super::{MigrationError, Phase, Steering, mark};
+use super::target::Target;
+use super::{MigrationError, Phase, Steering};
 use crate::record::{Change, Expect, Fields, Key, MAX_ID_BYTES, Operation, Record, Revision, Table};
 use crate::store::Store;
 
@@ -119,8 +121,8 @@ enum Line {
 const HEAD: &str = "{\"crc\":\"";
 const DIGITS: usize = 8;
 
-/// Writes the records of a store that nobody else writes to into a new file. The file appears under its
-/// name only when it is whole and durable.
+/// Writes the records of a store that nobody else writes to into a new file, which its owner alone may read.
+/// The file appears under its name only when it is whole and durable.
 ///
 /// # Errors
 /// Those of the store, which must be the truth, and of the file. A file of that name is not overwritten.
@@ -139,7 +141,39 @@ pub async fn export(store: &dyn Store, path: &Path, steering: &Steering) -> Resu
     let mut scratch = path.as_os_str().to_owned();
     scratch.push(".part");
     let scratch = PathBuf::from(scratch);
-    let mut file = BufWriter::new(File::create(&scratch).map_err(file_error)?);
+    match std::fs::remove_file(&scratch) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file_error(error)),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&scratch);
+    let written = match file {
+        Ok(file) => write_records(store, epoch, file, path, steering).await,
+        Err(error) => Err(file_error(error)),
+    };
+    let moved = match written {
+        Ok(moved) => moved,
+        Err(error) => {
+            // Half a file is of no use; that it could not be written is what is told.
+            let _ = std::fs::remove_file(&scratch);
+            return Err(error);
+        }
+    };
+    std::fs::rename(&scratch, path).map_err(file_error)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(file_error)?;
+    steering.enter(Phase::Done, moved.records);
+    Ok(moved)
+}
+
+async fn write_records(
+    store: &dyn Store,
+    epoch: Epoch,
+    file: File,
+    path: &Path,
+    steering: &Steering,
+) -> Result<Moved, PortableError> {
+    let file_error = |source| PortableError::File { path: path.to_owned(), source };
+    let mut file = BufWriter::new(file);
     let records = counted(store).await.map_err(MigrationError::Source)?;
     let mut write = |line: &Line| write_line(&mut file, line).map_err(file_error);
     write(&Line::Header(Header { format: FORMAT.into(), version: VERSION, epoch, records }))?;
@@ -163,14 +197,10 @@ pub async fn export(store: &dyn Store, path: &Path, steering: &Steering) -> Resu
     write(&Line::End(End { records: tally.records, checksum: tally.checksum() }))?;
     let file = file.into_inner().map_err(|error| file_error(error.into_error()))?;
     file.sync_all().map_err(file_error)?;
-    if tally.records != records {
-        return Err(MigrationError::Outrun.into());
+    match tally.records == records {
+        true => Ok(Moved { records, checksum: tally.checksum() }),
+        false => Err(MigrationError::Outrun.into()),
     }
-    std::fs::rename(&scratch, path).map_err(file_error)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(file_error)?;
-    steering.enter(Phase::Done, records);
-    Ok(Moved { records, checksum: tally.checksum() })
 }
 
 fn write_line(file: &mut impl Write, line: &Line) -> io::Result<()> {
@@ -199,20 +229,25 @@ pub fn check(path: &Path) -> Result<Moved, PortableError> {
 pub async fn import(path: &Path, target: &dyn Store, steering: &Steering) -> Result<Moved, PortableError> {
     let checked = check(path)?;
     let from = Place { backend: "file".into(), location: path.display().to_string() };
-    match read_state(target).await.map_err(MigrationError::Target)?.state {
-        StorageState::Migrating { from: of, .. } if of == from => clear(target).await?,
+    let found = read_state(target).await.map_err(MigrationError::Target)?;
+    let is_begun = match found.state.clone() {
+        StorageState::Migrating { from: of, .. } if of == from => true,
         StorageState::Migrating { from, .. } | StorageState::Ready { from, .. } => {
             return Err(MigrationError::TargetTaken { from }.into());
         }
         StorageState::Sealed { to, .. } => return Err(MigrationError::TargetSealed { to }.into()),
         StorageState::Active { .. } => match counted(target).await.map_err(MigrationError::Target)? {
-            0 => {}
+            0 => false,
             records => return Err(MigrationError::TargetNotEmpty { records }.into()),
         },
-    }
+    };
     let mut lines = Lines::open(path)?;
     let epoch = lines.epoch;
-    mark(target, &StorageState::Migrating { migration: "import".into(), epoch, from }).await?;
+    let mark = StorageState::Migrating { migration: "import".into(), epoch, from };
+    let mut target = Target::take(target, found, mark).await?;
+    if is_begun {
+        clear(&target).await?;
+    }
     steering.enter(Phase::Copying, checked.records);
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(Record { key, revision, fields, body }) = lines.next()? {
@@ -220,17 +255,15 @@ pub async fn import(path: &Path, target: &dyn Store, steering: &Steering) -> Res
         let change = Change::Import { revision, fields, body };
         batch.push(Operation { key, expect: Expect::Absent, change });
         if batch.len() == BATCH_RECORDS || bytes >= BATCH_BYTES {
-            target.commit(std::mem::take(&mut batch)).await.map_err(MigrationError::Target)?;
+            target.commit(std::mem::take(&mut batch)).await?;
             bytes = 0;
             steering.check()?;
             steering.reach(lines.tally.records);
         }
     }
-    if !batch.is_empty() {
-        target.commit(batch).await.map_err(MigrationError::Target)?;
-    }
-    compare(path, target, steering).await?;
-    mark(target, &StorageState::Active { epoch }).await?;
+    target.commit(batch).await?;
+    compare(path, target.store, steering).await?;
+    target.mark(StorageState::Active { epoch }).await?;
     steering.enter(Phase::Done, checked.records);
     Ok(checked)
 }
@@ -265,9 +298,9 @@ async fn compare(path: &Path, target: &dyn Store, steering: &Steering) -> Result
 }
 
 /// Removes what an import that was broken off has left.
-async fn clear(target: &dyn Store) -> Result<(), MigrationError> {
+async fn clear(target: &Target<'_>) -> Result<(), MigrationError> {
     for table in Table::ALL {
-        let mut walk = Walk::new(target, table);
+        let mut walk = Walk::new(target.store, table);
         let mut batch = Vec::new();
         loop {
             let record = walk.next().await.map_err(MigrationError::Target)?;
@@ -277,8 +310,8 @@ async fn clear(target: &dyn Store) -> Result<(), MigrationError> {
                 expect: Expect::Revision(record.revision),
                 change: Change::Delete,
             }));
-            if batch.len() == BATCH_RECORDS || (ended && !batch.is_empty()) {
-                target.commit(std::mem::take(&mut batch)).await.map_err(MigrationError::Target)?;
+            if batch.len() == BATCH_RECORDS || ended {
+                target.commit(std::mem::take(&mut batch)).await?;
             }
             if ended {
                 break;

@@ -19,8 +19,8 @@ use super::row::{count, key, list, number, object, record_id};
 use crate::record::{Commit, Key, Revision};
 use crate::store::StoreError;
 
-/// A transaction takes no further commit once it has grown past this, in bytes: well below what a server
-/// takes in one request.
+/// A transaction of several commits is no larger than this, in bytes: well below what a server takes in one
+/// request.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Between two attempts to reach a server that is away.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -82,17 +82,23 @@ impl Committer {
 
     /// Serves commits until the channel is closed and empty.
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(first) = requests.recv().await {
+        let mut next = requests.recv().await;
+        while let Some(first) = next.take() {
             let mut size = first.size();
             let mut waiting = vec![first];
-            while size < BATCH_BYTES
-                && let Ok(next) = requests.try_recv()
-            {
-                size += next.size();
-                waiting.push(next);
+            while let Ok(another) = requests.try_recv() {
+                size += another.size();
+                if size > BATCH_BYTES {
+                    next = Some(another);
+                    break;
+                }
+                waiting.push(another);
             }
             self.serve(waiting).await;
             self.cut_log().await;
+            if next.is_none() {
+                next = requests.recv().await;
+            }
         }
     }
 
@@ -149,7 +155,10 @@ impl Committer {
                     Ok(Settled::Happened) => return self.acknowledge(plan),
                     Ok(Settled::NeverWill) => {
                         if let Some(error) = TooMuch::new(&reason) {
-                            return plan.fail(|| error.error(&location));
+                            return match plan.is_one() {
+                                true => plan.fail(|| error.error(&location)),
+                                false => self.serve_singly(plan).await,
+                            };
                         }
                         if is_late {
                             return plan.fail(|| away(&reason));
@@ -159,6 +168,7 @@ impl Committer {
                 Trouble::Refused(reason) => match self.find_out(&reason, deadline + patience).await {
                     Err(unknown) => return plan.fail(|| unknown.error(&location)),
                     Ok(Settled::Happened) => return self.acknowledge(plan),
+                    Ok(Settled::NeverWill) if !plan.is_one() => return self.serve_singly(plan).await,
                     Ok(Settled::NeverWill) => {
                         let too_much = TooMuch::new(&reason);
                         return plan.fail(|| match &too_much {
@@ -172,6 +182,14 @@ impl Committer {
             }
             // What was known may have changed.
             plan = Plan::new(plan.into_waiting(), &Known::new());
+        }
+    }
+
+    /// Serves commits one after the other: the database refuses them together, and one of them may be to blame
+    /// alone.
+    async fn serve_singly(&mut self, plan: Plan) {
+        for request in plan.into_waiting() {
+            Box::pin(self.serve(vec![request])).await;
         }
     }
 
@@ -347,7 +365,7 @@ impl TooMuch {
     fn new(words: &str) -> Option<Self> {
         if words.contains("disk space") || words.contains("No space left") {
             Some(Self::OnDisk(words.to_owned()))
-        } else if words.contains("413") || words.contains("Message too long") {
+        } else if words.contains("413 Payload Too Large") || words.contains("Message too long") {
             Some(Self::InARequest(words.to_owned()))
         } else {
             None

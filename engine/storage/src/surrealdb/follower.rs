@@ -19,6 +19,8 @@ use crate::record::Key;
 
 /// Between two looks at what others have written.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the server may take to begin a live query.
+const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 /// How many entries of a log are read at once.
 const PIECE: u64 = 500;
 /// The row that holds how many commits were made by writers that are gone.
@@ -62,7 +64,9 @@ impl Follower {
             if let Ok(session) = self.shared.link.session().await
                 && hints.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, &session))
             {
-                hints = subscribe(&session).await.map(|stream| (session, stream));
+                // Of a connection that does not answer the look below tells.
+                let stream = tokio::time::timeout(SUBSCRIBE_PATIENCE, subscribe(&session)).await;
+                hints = stream.ok().flatten().map(|stream| (session, stream));
             }
             if let Err(trouble) = self.look().await {
                 tracing::debug!(?trouble, "what other engines have written cannot be read now");

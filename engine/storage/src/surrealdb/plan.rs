@@ -105,6 +105,11 @@ impl Plan {
         self.accepted.push(request);
     }
 
+    /// Whether it is a single commit.
+    pub(super) fn is_one(&self) -> bool {
+        self.accepted.len() + self.outrun.len() == 1
+    }
+
     /// All commits again.
     pub(super) fn into_waiting(self) -> Vec<Request> {
         self.accepted.into_iter().chain(self.outrun.into_iter().map(|(request, _)| request)).collect()

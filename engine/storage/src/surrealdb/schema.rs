@@ -72,7 +72,13 @@ pub(super) async fn prepare(link: &Link) -> StoreResult<()> {
 /// Makes sure that the namespace and the database are there; only where everybody may do that.
 pub(super) async fn make_database(link: &Link, namespace: &str, database: &str) -> StoreResult<()> {
     let session = link.session().await.map_err(|trouble| trouble.of_read(&link.location))?;
-    make(&session, namespace, database).await.map_err(|trouble| trouble.of_read(&link.location))
+    let making = make(&session, namespace, database);
+    let made = match link.patience() {
+        Some(patience) => tokio::time::timeout(patience + DEFINITION_PATIENCE, making).await,
+        None => Ok(making.await),
+    };
+    let made = made.unwrap_or_else(|_| Err(Trouble::Away("no answer".to_owned())));
+    made.map_err(|trouble| trouble.of_read(&link.location))
 }
 
 async fn make(session: &Session, namespace: &str, database: &str) -> Result<(), Trouble> {
@@ -119,10 +125,18 @@ pub async fn bootstrap(root: Credentials, engine: &ServerOptions) -> StoreResult
         .map_err(|reason| StoreError::Away { location: location.clone(), reason })?;
     let Credentials { username, password } = root;
     let refused = format!("it does not let {username} in");
-    client.signin(Root { username, password }).await.map_err(|error| StoreError::Database {
-        location: location.clone(),
-        reason: format!("{refused}: {error}"),
-    })?;
+    // A password takes an unoptimised server seconds.
+    let signed_in = tokio::time::timeout(
+        engine.patience + DEFINITION_PATIENCE,
+        client.signin(Root { username, password }),
+    );
+    match signed_in.await {
+        Err(_) => return Err(StoreError::Away { location, reason: "no answer".to_owned() }),
+        Ok(Err(error)) => {
+            return Err(StoreError::Database { location, reason: format!("{refused}: {error}") });
+        }
+        Ok(Ok(_)) => {}
+    }
     let link = Link::signed_in(engine.clone(), client);
     make_database(&link, &engine.namespace, &engine.database).await?;
     prepare(&link).await?;

@@ -1,0 +1,73 @@
+//! The target of one migration.
+//!
+//! Whoever fills a store marks it first, and whatever it writes afterwards holds only while that very mark
+//! stands: each commit checks the record of the store's state at the revision of the mark. So of two
+//! migrations to one store, or of one that was held up while another came to its end, nothing is written by
+//! the one that lost the mark.
+
+use super::MigrationError;
+use super::state::{Epoch, HeldState, StorageState, state_key, write_state};
+use crate::record::{Change, Expect, Operation};
+use crate::store::{Store, StoreError};
+
+/// A store that one migration fills.
+pub(super) struct Target<'s> {
+    pub(super) store: &'s dyn Store,
+    held: HeldState,
+}
+
+fn failed(error: StoreError) -> MigrationError {
+    match error {
+        StoreError::Conflict { key } if key == state_key() => MigrationError::TargetLost,
+        error => MigrationError::Target(error),
+    }
+}
+
+impl<'s> Target<'s> {
+    /// A store that is marked like this.
+    pub(super) fn held(store: &'s dyn Store, held: HeldState) -> Self {
+        Self { store, held }
+    }
+
+    /// Marks a store that was found like this.
+    pub(super) async fn take(
+        store: &'s dyn Store,
+        found: HeldState,
+        mark: StorageState,
+    ) -> Result<Self, MigrationError> {
+        let mut this = Self { store, held: found };
+        this.mark(mark).await?;
+        Ok(this)
+    }
+
+    /// Replaces the mark.
+    pub(super) async fn mark(&mut self, mark: StorageState) -> Result<(), MigrationError> {
+        let revision = write_state(self.store, &self.held, &mark).await.map_err(failed)?;
+        self.held = HeldState { state: mark, expect: Expect::Revision(revision) };
+        Ok(())
+    }
+
+    /// What whoever writes to the store has to expect of the record of its state.
+    pub(super) fn expect(&self) -> Expect {
+        self.held.expect
+    }
+
+    /// Commits records.
+    pub(super) async fn commit(&self, mut operations: Vec<Operation>) -> Result<(), MigrationError> {
+        if operations.is_empty() {
+            return Ok(());
+        }
+        operations.push(Operation { key: state_key(), expect: self.held.expect, change: Change::Check });
+        self.store.commit(operations).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Makes a store that is ready the truth, once its source is sealed.
+    pub(super) async fn activate(&mut self, epoch: Epoch) -> Result<(), MigrationError> {
+        match self.mark(StorageState::Active { epoch }).await {
+            // Whoever has opened it meanwhile was quicker.
+            Err(MigrationError::TargetLost) => Ok(()),
+            marked => marked,
+        }
+    }
+}
