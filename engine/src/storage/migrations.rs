@@ -114,13 +114,7 @@ impl Migrations {
     pub async fn start(self: &Arc<Self>, to: &StorageTarget) -> Result<Migration> {
         let busy =
             || Error::conflict("another migration is under way").with_help("wait for it, or cancel it");
-        let has_ended = locked(&self.running).as_ref().is_some_and(|known| locked(&known.end).is_some());
-        let only = match Arc::clone(&self.only).try_lock_owned() {
-            Ok(only) => only,
-            // Its end is told already, and is being written down.
-            Err(_) if has_ended => Arc::clone(&self.only).lock_owned().await,
-            Err(_) => return Err(busy()),
-        };
+        let only = Arc::clone(&self.only).try_lock_owned().map_err(|_| busy())?;
         if self.moved.borrow().is_some() {
             return Err(busy());
         }
@@ -147,8 +141,10 @@ impl Migrations {
         info!(migration = %known.id, from = %known.from, to = %known.to, "the records are being moved");
         let (this, running) = (Arc::clone(self), Arc::clone(&known));
         tokio::spawn(async move {
-            this.run(&running, store, target).await;
+            let end = this.run(&running, store, target).await;
+            // From the moment at which its end is told the next one can begin.
             drop(only);
+            *locked(&running.end) = end;
         });
         Ok(known.shown())
     }
@@ -170,7 +166,8 @@ impl Migrations {
         }
     }
 
-    async fn run(self: &Arc<Self>, known: &Known, target: Arc<dyn Store>, config: Config) {
+    /// Returns its end; `None` where that is told by the engine that is opened again.
+    async fn run(self: &Arc<Self>, known: &Known, target: Arc<dyn Store>, config: Config) -> Option<End> {
         let plan = Plan { migration: known.id.to_string(), from: known.from.clone(), to: known.to.clone() };
         let (this, target_config) = (Arc::clone(self), config.clone());
         let alone = async move {
@@ -196,13 +193,15 @@ impl Migrations {
             }
         }
         let has_moved = result.is_ok();
-        *locked(&known.end) = Some(End { at: Utc::now(), result });
-        if let Err(error) = self.note(&known.shown()).await {
+        let end = End { at: Utc::now(), result };
+        if let Err(error) = self.note(&known.shown_with(Some(&end))).await {
             warn!(migration = %known.id, %error, "the end of the migration cannot be noted down");
         }
         if has_moved && (self.is_shared() || config.storage_type.is_shared()) {
             self.moved.send_replace(Some(Box::new(config)));
+            return None;
         }
+        Some(end)
     }
 
     /// Writes down what is known of a migration, and forgets the oldest ones.
@@ -289,8 +288,11 @@ fn broken_off(migration: Migration, here: &StoragePlace) -> Migration {
 
 impl Known {
     fn shown(&self) -> Migration {
+        self.shown_with(locked(&self.end).as_ref())
+    }
+
+    fn shown_with(&self, end: Option<&End>) -> Migration {
         let progress = *self.steering.progress().borrow();
-        let end = locked(&self.end);
         let mut migration = Migration {
             id: self.id,
             status: MigrationStatus::Running,
@@ -300,13 +302,13 @@ impl Known {
             records_done: progress.done,
             records_total: progress.total,
             started_at: self.started_at,
-            ended_at: end.as_ref().map(|end| end.at),
+            ended_at: end.map(|end| end.at),
             checksum: None,
             waited_us: None,
             error: None,
             advice: None,
         };
-        match end.as_ref().map(|end| &end.result) {
+        match end.map(|end| &end.result) {
             None => {}
             Some(Ok(report)) => {
                 migration.status = MigrationStatus::Completed;

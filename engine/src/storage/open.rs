@@ -19,6 +19,9 @@ use crate::config::{Config, StorageType};
 /// How long an engine waits for the one before it, which serves nobody any more, to let go.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(5);
 const HANDOVER_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a lock may seem to be held that nobody holds: a process that an engine is just starting has it too
+/// until it has begun.
+const START_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Opens the storage that the configuration names; makes an empty one where there is none.
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
@@ -93,12 +96,13 @@ fn handed_over<T>(
     socket: &Path,
     mut take: impl FnMut() -> StoreResult<T>,
 ) -> StoreResult<T> {
-    let deadline = Instant::now() + HANDOVER_PATIENCE;
+    let start = Instant::now();
     loop {
         match take() {
             Err(StoreError::InUse { .. }) => {
                 let is_served = !matches!(Client::connect(socket, None), Err(ClientError::NotRunning { .. }));
-                if is_served || Instant::now() >= deadline {
+                let patience = if is_served { START_PATIENCE } else { HANDOVER_PATIENCE };
+                if start.elapsed() >= patience {
                     return Err(StoreError::InUse { path: data_dir.to_owned() });
                 }
                 std::thread::sleep(HANDOVER_INTERVAL);
