@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use tokio::runtime::Runtime;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
@@ -106,8 +107,7 @@ fn look_at_storage(command: StorageCommand) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = runtime()?;
     runtime.block_on(offline::run(command))
 }
 
@@ -119,8 +119,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let detached = arguments.detach;
     let config = Config::load(arguments)?;
     log_to_stderr(&config)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = runtime()?;
     runtime.block_on(async move {
         let mut engine = Engine::open(config.clone()).await?;
         let mut signals = Signals::new().context("cannot listen to signals")?;
@@ -167,6 +166,19 @@ async fn open_again(config: &Config, doors: &Doors, signals: &mut Signals) -> Op
         () = signals.stop() => None,
         () = doors.stop() => None,
     }
+}
+
+/// How large the stack of a thread is, in bytes: what the database inside this process asks for. What is not
+/// used takes no memory.
+const STACK_BYTES: usize = match (cfg!(feature = "surrealdb"), cfg!(debug_assertions)) {
+    (false, _) => 2 * 1024 * 1024,
+    (true, false) => 10 * 1024 * 1024,
+    (true, true) => 24 * 1024 * 1024,
+};
+
+fn runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_stack_size(STACK_BYTES).build().context("cannot start threads")
 }
 
 fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
