@@ -125,8 +125,8 @@ pub fn advice(place: &Place) -> String {
     let Place { backend, location } = place;
     match SurrealdbSettings::default().at(location) {
         Some(there) if backend == StorageType::SurrealdbServer.as_str() => format!(
-            "set storage_type = \"{backend}\", surrealdb_url = \"{}\", surrealdb_namespace = \"{}\" and \
-             surrealdb_database = \"{}\"",
+            "set storage_type = \"{backend}\", surrealdb_url = \"{}\", surrealdb_namespace = \"{}\", \
+             surrealdb_database = \"{}\", and the user there if it has one",
             there.url.unwrap_or_default(),
             there.namespace,
             there.database
