@@ -415,7 +415,15 @@ async fn alone_on(config: &Config, store: &dyn Store) -> anyhow::Result<()> {
     if !config.storage_type.is_shared() {
         return Ok(());
     }
-    Ok(alone::no_seats(store, LeaseTimes::default()).await?)
+    let shown = std::io::stderr().is_terminal();
+    if shown {
+        eprint!("looking whether engines work on these records: up to 15 s");
+    }
+    let alone = alone::no_seats(store, LeaseTimes::default()).await;
+    if shown {
+        eprint!("\r\x1b[2K");
+    }
+    Ok(alone?)
 }
 
 /// The same, also while attempts run that nobody can speak for where the records go.
