@@ -423,7 +423,7 @@ async fn alone_on(config: &Config, store: &dyn Store) -> anyhow::Result<()> {
     if shown {
         eprint!("\r\x1b[2K");
     }
-    Ok(alone?)
+    alone.map_err(with_help)
 }
 
 /// The same, also while attempts run that nobody can speak for where the records go.
@@ -431,9 +431,17 @@ async fn alone_to_move(source: &Config, target: &Config, store: &dyn Store) -> a
     alone_on(source, store).await?;
     if source.storage_type.is_shared() && !target.storage_type.is_shared() {
         let own = owner_of(&source.data_dir).context("cannot read who the data directory belongs to")?;
-        alone::no_attempts_of_others(store, &own.unwrap_or_default()).await?;
+        alone::no_attempts_of_others(store, &own.unwrap_or_default()).await.map_err(with_help)?;
     }
     Ok(())
+}
+
+/// An error of the protocol in one line, with what to do.
+fn with_help(error: orchestrator_protocol::Error) -> anyhow::Error {
+    match &error.help {
+        Some(help) => anyhow!("{error}; {help}"),
+        None => error.into(),
+    }
 }
 
 fn ended(
