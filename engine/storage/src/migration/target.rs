@@ -53,11 +53,13 @@ impl<'s> Target<'s> {
     }
 
     /// Commits records.
-    pub(super) async fn commit(&self, mut operations: Vec<Operation>) -> Result<(), MigrationError> {
+    pub(super) async fn commit(&self, operations: Vec<Operation>) -> Result<(), MigrationError> {
         if operations.is_empty() {
             return Ok(());
         }
-        operations.push(Operation { key: state_key(), expect: self.held.expect, change: Change::Check });
+        // First, so that it is what is told where records have changed as well.
+        let check = Operation { key: state_key(), expect: self.held.expect, change: Change::Check };
+        let operations = [check].into_iter().chain(operations).collect();
         self.store.commit(operations).await.map_err(failed)?;
         Ok(())
     }
