@@ -18,14 +18,13 @@ use tracing::{debug, warn};
 use crate::membership::seated_store::SeatedStore;
 use crate::queue::Queue;
 use crate::queue::draft::parse_slot;
-use crate::queue::learn::Learnt;
+use crate::queue::learn::{Learnt, SIDE_BY_SIDE};
 use crate::records;
 
 /// Between two looks when the store gives no hint.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How many changes are read at once, and how many records are looked at side by side.
+/// How many changes are read at once.
 const BATCH: usize = 1_000;
-const SIDE_BY_SIDE: usize = 16;
 
 /// Follows one store for one engine.
 pub struct Follower {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use futures::stream::{self, TryStreamExt};
 use orchestrator_protocol::Error;
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus};
 use orchestrator_storage::{Filter, Table};
@@ -16,6 +17,9 @@ use super::draft::{LockRecord, due_as_learnt, entry, lock_key, parse_slot, slot_
 use super::recover::status_filter;
 use super::{Pauses, Queue, locked};
 use crate::records;
+
+/// How many records are looked at side by side.
+pub const SIDE_BY_SIDE: usize = 16;
 
 /// What was found of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,10 +199,9 @@ impl Queue {
             })
             .await?;
         }
-        for id in tasks {
-            self.learn_task(id).await?;
-        }
-        Ok(())
+        stream::iter(tasks.into_iter().map(Ok))
+            .try_for_each_concurrent(SIDE_BY_SIDE, |id| async move { self.learn_task(id).await.map(drop) })
+            .await
     }
 
     /// Whether a slot is held by another engine.
