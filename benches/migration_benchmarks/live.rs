@@ -1,8 +1,9 @@
-//! Moving records while tasks are submitted: what those who submit notice.
+//! Moving records while tasks are submitted and run: what those who submit notice.
 //!
 //! A store is moved there and back again, several times. Those who submit do so at fixed times, whether or
 //! not the one before has been answered, and a submit counts from when it was due: so a gate that is closed
-//! is felt by all who would have come meanwhile.
+//! is felt by all who would have come meanwhile. Each then claims a task and ends it. In the end every task
+//! must be there, once, and as it was left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,17 +12,19 @@ use std::time::Duration;
 use orchestrator_benches::backend::{Backend, Home};
 use orchestrator_benches::{Spread, Tail, tasks};
 use orchestrator_engine::queue::Queue;
+use orchestrator_engine::queue::finish::Ending;
 use orchestrator_protocol::submit::NewTask;
+use orchestrator_protocol::task::AttemptOutcome;
 use orchestrator_storage::migration::MigrationError;
 use orchestrator_storage::migration::live::SwitchingStore;
-use orchestrator_storage::{Operation, Store};
+use orchestrator_storage::{Operation, Store, Table};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::moves::{insert, plan, records};
 
 /// How often the records are moved in each direction.
-const MOVES: usize = 3;
+const MOVES: usize = 2;
 /// Who submits, and how often each of them.
 const SUBMITTERS: u32 = 4;
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -50,6 +53,9 @@ impl Load {
                     tokio::time::sleep_until(due).await;
                     tasks::submit(&queue, &task).await;
                     submits.push((due, due.elapsed()));
+                    let claimed = queue.claim(queue.next().unwrap()).await.unwrap().unwrap().task;
+                    let ending = Ending::bare(AttemptOutcome::Succeeded, None);
+                    queue.finish(claimed.id, claimed.fence, &ending).await.unwrap();
                     due += INTERVAL;
                 }
                 submits
@@ -129,6 +135,7 @@ async fn there_and_back(one: Backend, other: Backend, records: &[Operation]) -> 
     let task = tasks::new_task(scripts.path());
     let mut noticed: [Noticed; 2] = Default::default();
     let moves = if one == other { MOVES } else { 2 * MOVES };
+    let mut submitted = 0;
     for n in 0..moves {
         let is_back = home.backend() != one;
         let next = Home::fresh(if is_back { one } else { other });
@@ -140,6 +147,7 @@ async fn there_and_back(one: Backend, other: Backend, records: &[Operation]) -> 
         let moved = store.migrate(Arc::clone(&target) as _, plan(&home, &next), steering).await;
         let end = Instant::now();
         let submits = load.end().await;
+        submitted += submits.len() as u64;
         let noticed = &mut noticed[usize::from(is_back)];
         let report = match moved {
             Ok(report) => report,
@@ -161,6 +169,13 @@ async fn there_and_back(one: Backend, other: Backend, records: &[Operation]) -> 
         // What was left is closed.
         home = next;
     }
+    let counts = store.counts(Table::Task).await.unwrap();
+    let count = |status: &str| -> u64 {
+        let of_status = counts.iter().filter(|count| count.status.as_deref() == Some(status));
+        of_status.map(|count| count.records).sum()
+    };
+    assert_eq!(count("Completed"), submitted, "each was submitted and ended once");
+    assert_eq!(count("Pending"), records.len() as u64, "what waited still waits");
     store.close().await.unwrap();
     noticed
 }

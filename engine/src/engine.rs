@@ -58,6 +58,8 @@ pub enum Ended {
     Stopped,
     /// It has lost its seat among the engines of its store: to be opened again.
     Unseated,
+    /// Its storage failed, and must be opened again.
+    Failed,
     /// Its records have moved to a storage that others may use too, or away from one: to be opened again with
     /// this configuration.
     Moved(Box<Config>),
@@ -307,10 +309,11 @@ impl Engine {
             "ready"
         );
         let lost = membership.as_ref().map(|(membership, ..)| membership.store().lost().clone());
-        let ended = self.wait_for_stop(lost.unwrap_or_default(), signals).await;
+        let (ended, stop) = self.wait_for_stop(lost.unwrap_or_default(), signals).await;
         match &ended {
             Ended::Moved(_) => doors.pause().await,
             Ended::Unseated => doors.refuse("the engine takes a new seat among the others").await,
+            Ended::Failed => doors.refuse("the storage failed and is opened again").await,
             Ended::Stopped => {}
         }
         self.queue.set_mode(EngineMode::Stopping);
@@ -350,49 +353,61 @@ impl Engine {
             (Ok(()), _) => {}
         }
         // What was asked while this engine was leaving is for the next one.
-        doors.keep(self.stop_requests.try_recv().ok());
+        doors.keep(stop.or(self.stop_requests.try_recv().ok()));
         info!(left_running = self.queue.running_count(), "stopped");
         Ok(ended)
     }
 
     /// Waits for a word, and for what that word says must have happened before the end; or for the loss of
-    /// its seat, or for records that have moved. Once it is to stop it is not opened again.
-    async fn wait_for_stop(&mut self, lost: CancellationToken, signals: &mut Signals) -> Ended {
-        let mut moved = self.service.migrations.moved();
-        let mut draining = false;
+    /// its seat, for records that have moved, or for a storage that fails. Once it is to stop it is opened
+    /// again only after a failure; the word is returned with that, to be given to the next one.
+    async fn wait_for_stop(
+        &mut self,
+        lost: CancellationToken,
+        signals: &mut Signals,
+    ) -> (Ended, Option<StopMode>) {
+        let migrations = Arc::clone(&self.service.migrations);
+        let mut moved = migrations.moved();
+        let mut stopping = None;
         loop {
             let queue = Arc::clone(&self.queue);
+            let draining = stopping.is_some();
             let idle =
                 async move { if draining { work_done(&queue).await } else { std::future::pending().await } };
             let mode = tokio::select! {
                 () = signals.stop() => StopMode::Now,
-                () = idle => return Ended::Stopped,
+                () = idle => return (Ended::Stopped, None),
+                () = migrations.storage_failed() => {
+                    warn!("the storage failed; opening it again");
+                    self.leave.cancel();
+                    return (Ended::Failed, stopping);
+                }
                 () = lost.cancelled() => {
                     self.leave.cancel();
                     if draining {
                         warn!("this engine has lost its seat: others take over its work");
-                        return Ended::Stopped;
+                        return (Ended::Stopped, None);
                     }
                     warn!("this engine has lost its seat: others take over its work; taking a new one");
-                    return Ended::Unseated;
+                    return (Ended::Unseated, None);
                 }
                 Ok(config) = moved.wait_for(Option::is_some), if !draining => {
                     let Some(config) = config.clone() else { continue };
                     info!("the engine is opened again where its records are now");
                     self.leave.cancel();
-                    return Ended::Moved(config);
+                    return (Ended::Moved(config), None);
                 }
                 mode = self.stop_requests.recv() => mode.unwrap_or(StopMode::Now),
             };
             match mode {
                 StopMode::Now => {
                     self.leave.cancel();
-                    return Ended::Stopped;
+                    return (Ended::Stopped, None);
                 }
                 StopMode::Drain => {
                     info!(running = self.queue.running_count(), "taking nothing new, finishing what runs");
                     self.queue.set_mode(EngineMode::Draining);
-                    draining = true;
+                    stopping = Some(mode);
                 }
                 StopMode::Cancel => {
                     self.queue.set_mode(EngineMode::Draining);
@@ -401,7 +416,7 @@ impl Engine {
                             warn!(task = %id, %error, "cannot be cancelled");
                         }
                     }
-                    draining = true;
+                    stopping = Some(mode);
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::config::{Arguments, Config, RUNNER_ARGUMENT};
 use crate::engine::{Doors, Ended, Engine, Signals};
 use crate::storage::offline::{self, StorageCommand};
 
-/// Between two tries to take a new seat.
+/// Between two tries to open an engine again.
 const OPEN_AGAIN_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The program's entry.
@@ -132,6 +132,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             match engine.run_behind(&mut doors, &mut signals).await? {
                 Ended::Stopped => break,
                 Ended::Unseated => {}
+                // It is no sooner whole than that.
+                Ended::Failed => tokio::time::sleep(OPEN_AGAIN_INTERVAL).await,
                 Ended::Moved(there) => config = *there,
             }
             let Some(next) = open_again(&config, &doors, &mut signals).await else {

@@ -31,7 +31,8 @@ fn every_line_of_the_page_does_what_it_says() {
     let _servers = Servers::none(&docker);
     // Before the engine, so that it is gone when what it may have left is removed.
     let mut queued = Queued::nothing(&docker);
-    let mut door = Door::closed(&["--nu-path", nu.to_str().unwrap()]);
+    // The page shows an engine as it is by default.
+    let mut door = Door::closed(&["--nu-path", nu.to_str().unwrap(), "--storage-type", "filesystem"]);
     let image = image();
     for (name, content) in &page.files {
         fs::write(door.engine.directory().join(name), content.replace(IMAGE, &image)).unwrap();

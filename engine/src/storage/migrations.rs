@@ -85,6 +85,11 @@ impl Migrations {
         self.moved.subscribe()
     }
 
+    /// Waits until the storage must be opened again.
+    pub async fn storage_failed(&self) {
+        self.store.failed().await;
+    }
+
     /// How the storage is.
     pub async fn report(&self) -> Result<StorageReport> {
         let here = locked(&self.place).clone();

@@ -46,6 +46,7 @@ pub struct SwitchingStore {
     gate: Arc<tokio::sync::RwLock<()>>,
     migrating: tokio::sync::Mutex<()>,
     newest: Arc<watch::Sender<Sequence>>,
+    failed: watch::Sender<bool>,
 }
 
 /// The store that is the truth now.
@@ -142,7 +143,14 @@ impl SwitchingStore {
             gate: Arc::default(),
             migrating: tokio::sync::Mutex::default(),
             newest,
+            failed: watch::Sender::new(false),
         }
+    }
+
+    /// Waits until a commit was answered with [`StoreError::Failed`]: the storage must be opened again.
+    pub async fn failed(&self) {
+        // The sender lives as long as this does.
+        let _ = self.failed.subscribe().wait_for(|failed| *failed).await;
     }
 
     fn active(&self) -> Arc<Active> {
@@ -404,10 +412,13 @@ impl Store for SwitchingStore {
             drop(pass);
             result
         });
-        let result = made.await;
-        result.unwrap_or_else(|error| {
+        let result = made.await.unwrap_or_else(|error| {
             Err(StoreError::Failed { reason: format!("a commit ended early: {error}") })
-        })
+        });
+        if let Err(StoreError::Failed { .. }) = &result {
+            self.failed.send_replace(true);
+        }
+        result
     }
 
     async fn sequence(&self) -> StoreResult<Sequence> {
