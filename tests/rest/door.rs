@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use orchestrator_tests::engine::TestEngine;
 use serde_json::Value;
@@ -85,12 +84,9 @@ impl Door {
     }
 }
 
-/// A loopback address that no other test of this machine has: 127, then 24 bits of the process (22) and
-/// of how many it has.
+/// A loopback address that no other test of this machine has: 127, then 24 bits by chance.
 fn address_of_its_own() -> SocketAddr {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = std::process::id() << 2 | COUNT.fetch_add(1, Ordering::Relaxed) & 3;
-    let [_, a, b, c] = number.to_be_bytes();
+    let [_, a, b, c] = rand::random::<u32>().to_be_bytes();
     SocketAddr::from((Ipv4Addr::new(127, a, b, c), PORT))
 }
 
