@@ -14,7 +14,7 @@ use orchestrator_engine::engine::{Ended, Engine};
 use orchestrator_engine::queue::finish::Ending;
 use orchestrator_engine::service::EngineService;
 use orchestrator_protocol::provision::ProvisionRequest;
-use orchestrator_protocol::request::{Call, GetStatus, GetTask, StopMode};
+use orchestrator_protocol::request::{Call, GetTask, StopMode};
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, Task, TaskId, TaskStatus, Work};
@@ -128,7 +128,7 @@ fn starts(directory: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_failed_sync_nothing_is_acknowledged_until_a_restart_has_read_what_is_there() {
+async fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_was_opened_again() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let script = script(directory, r#"echo "$NAME" >> starts; while [ ! -e open ]; do sleep 0.01; done"#);
@@ -146,8 +146,8 @@ async fn after_a_failed_sync_nothing_is_acknowledged_until_a_restart_has_read_wh
         let refused = engine.submit(directory, &script, name).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Unavailable, "{refused:?}");
     }
-    assert!(!engine.ask(GetStatus {}).await.unwrap().storage.writable);
-    engine.stop().await;
+    // It ends by itself, to be opened again, and leaves its script running.
+    assert_eq!(engine.running.await.unwrap().unwrap(), Ended::Failed);
     disk.lose_power().unwrap();
     fs::write(directory.join("open"), "").unwrap();
     let engine = Inside::start(directory, open(directory, &disk)).await;
