@@ -55,7 +55,7 @@ def main [
     storage migrate $given
 }
 
-# Checks whether the records could be moved; nothing is changed.
+# Checks whether the records could be moved; none is changed.
 def "main validate" [
     --from (-f): string         # The storage that the records are in (default: the engine's)
     --to (-t): string           # The storage that they go to (default: filesystem)

@@ -37,7 +37,7 @@ use crate::membership::LeaseTimes;
 pub enum StorageCommand {
     /// Show where the records are and how many there are
     Status(StatusArguments),
-    /// Check whether records could be moved; nothing is changed
+    /// Check whether records could be moved; none is changed
     Validate(MoveArguments),
     /// Move the records to another storage: copy, compare, and seal the one they come from
     Migrate(MigrateArguments),

@@ -62,7 +62,7 @@ impl PluginCommand for StorageValidate {
     }
 
     fn description(&self) -> &str {
-        "Check whether the records could be moved; nothing is changed."
+        "Check whether the records could be moved; none is changed."
     }
 
     fn extra_description(&self) -> &str {
