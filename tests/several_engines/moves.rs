@@ -1,13 +1,19 @@
 //! What keeps the records of several engines where they are, and who may have a name.
 
+use std::sync::Arc;
+
 use orchestrator_engine::membership::{self, About, Membership, Seat};
 use orchestrator_engine::storage::alone;
 use orchestrator_protocol::ErrorCode;
+use orchestrator_protocol::task::AttemptOutcome;
+use orchestrator_storage::migration::Plan;
+use orchestrator_storage::migration::live::SwitchingStore;
+use orchestrator_storage::migration::state::Place;
 use orchestrator_storage::{StoreError, Table};
 use orchestrator_tests::queue::{submit, task};
 use orchestrator_tests::shared::{Peer, SharedStore, short_times, store};
 
-use crate::queues::{claim, in_step};
+use crate::queues::{claim, claim_next, finish, in_step};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_no_seat_sees_who_is_there_and_removes_who_is_not() {
@@ -66,4 +72,32 @@ async fn an_engine_on_a_copy_of_a_data_directory_takes_no_seat_that_is_held() {
     // Of one that is gone it takes the place at once.
     peer.fall_silent();
     join().await.unwrap();
+}
+
+/// An engine is gone for good, and its records were moved by the commands of a stopped one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_engine_that_is_gone_has_begun_is_taken_over_where_the_records_are_then() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (old, new) = (store(from.path()).await, store(to.path()).await);
+    let gone = Peer::join_with(&old, from.path(), "gone", short_times(), |_| {}).await;
+    submit(&gone.queue, vec![task(from.path(), "a", &[]), task(from.path(), "b", &[])], None).await;
+    let begun = claim(&gone.queue).await.unwrap();
+    gone.fall_silent();
+    let place = |of: &tempfile::TempDir| Place {
+        backend: "surrealdb-server".into(),
+        location: of.path().display().to_string(),
+    };
+    alone::no_seats(&*old, short_times()).await.unwrap();
+    let moving = Arc::new(SwitchingStore::guarded(SharedStore::new(&old)).await.unwrap());
+    let plan = Plan { migration: "m".into(), from: place(&from), to: place(&to) };
+    moving.migrate(SharedStore::new(&new), plan, Arc::default()).await.unwrap();
+    // Whatever it has to say comes too late.
+    assert!(matches!(gone.membership.renew().await, Err(StoreError::Unseated)));
+    let other = Peer::join_with(&new, to.path(), "other", short_times(), |_| {}).await;
+    assert_eq!(other.queue.take_over().await.unwrap(), [begun.task.id]);
+    let (one, two) = (claim_next(&other.queue).await, claim_next(&other.queue).await);
+    let again = if one.task.id == begun.task.id { one } else { two };
+    assert_eq!((again.task.id, again.task.fence), (begun.task.id, 2));
+    assert_eq!(again.task.attempts[0].outcome, Some(AttemptOutcome::Lost));
+    finish(&other.queue, &again, AttemptOutcome::Succeeded).await;
 }

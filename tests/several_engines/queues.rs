@@ -25,7 +25,7 @@ pub async fn claim(queue: &Queue) -> Option<Claimed> {
 }
 
 /// Claims a task as soon as there is one.
-async fn claim_next(queue: &Queue) -> Claimed {
+pub async fn claim_next(queue: &Queue) -> Claimed {
     until("a task to claim", async || claim(queue).await).await
 }
 
