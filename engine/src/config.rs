@@ -56,10 +56,28 @@ impl StorageType {
     }
 }
 
+/// What the command line and the environment say of the storage.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct StorageArguments {
+    /// Where records live [default: filesystem]
+    #[arg(long, env = "ORCHESTRATOR_STORAGE_TYPE", value_enum, value_name = "TYPE")]
+    pub storage_type: Option<StorageType>,
+
+    /// Directory that holds the storage on disk, where that is not the data directory [default: the data
+    /// directory]
+    #[arg(long, env = "ORCHESTRATOR_STORAGE_DIR", value_name = "DIR")]
+    pub storage_dir: Option<PathBuf>,
+
+    /// The SurrealDB server
+    #[command(flatten)]
+    pub surrealdb: SurrealdbArguments,
+}
+
 /// The background engine of the provisioning orchestrator: a durable queue that runs provisioning
 /// scripts, in parallel and with a memory.
 ///
-/// Every option can also be set in the configuration file, under the same name with underscores.
+/// Every setting can also stand in the configuration file, under the same name with underscores; labels and
+/// what only the file has are in its documentation.
 #[derive(Debug, Clone, Default, clap::Parser)]
 #[command(name = "orchestrator", version, max_term_width = 100)]
 pub struct Arguments {
@@ -80,18 +98,9 @@ pub struct Arguments {
     #[arg(long)]
     pub no_http: bool,
 
-    /// Where records live [default: filesystem]
-    #[arg(long, env = "ORCHESTRATOR_STORAGE_TYPE", value_enum, value_name = "TYPE")]
-    pub storage_type: Option<StorageType>,
-
-    /// The SurrealDB server
+    /// The storage
     #[command(flatten)]
-    pub surrealdb: SurrealdbArguments,
-
-    /// Directory that holds the storage on disk, where that is not the data directory [default: the data
-    /// directory]
-    #[arg(long, env = "ORCHESTRATOR_STORAGE_DIR", value_name = "DIR")]
-    pub storage_dir: Option<PathBuf>,
+    pub storage: StorageArguments,
 
     /// The Nushell that runs scripts [default: nu, looked for on the PATH]
     #[arg(long, env = "ORCHESTRATOR_NU_PATH", value_name = "FILE")]
@@ -260,7 +269,7 @@ impl Config {
                 "max_parallel is 0, which would run nothing: use 1 or more".into(),
             ));
         }
-        let storage_dir = match arguments.storage_dir.or(file.storage_dir) {
+        let storage_dir = match arguments.storage.storage_dir.or(file.storage_dir) {
             Some(path) => absolute(&path)?,
             None => data_dir.clone(),
         };
@@ -269,7 +278,7 @@ impl Config {
         crate::labels::check(&labels).map_err(|error| ConfigError::Invalid(error.message))?;
         let RetrySettings { max_retries, base_ms, cap_ms } = file.retry;
         let (runner, runner_args) = runner_program()?;
-        let surrealdb = arguments.surrealdb.or(SurrealdbArguments {
+        let surrealdb = arguments.storage.surrealdb.or(SurrealdbArguments {
             surrealdb_url: file.surrealdb_url,
             surrealdb_namespace: file.surrealdb_namespace,
             surrealdb_database: file.surrealdb_database,
@@ -282,7 +291,7 @@ impl Config {
             data_dir,
             http,
             reach: Reach { working_dir, script_roots },
-            storage_type: arguments.storage_type.or(file.storage_type).unwrap_or_default(),
+            storage_type: arguments.storage.storage_type.or(file.storage_type).unwrap_or_default(),
             surrealdb,
             storage_dir,
             nu_path: match arguments.nu_path.or(file.nu_path).or(arguments.started_by) {

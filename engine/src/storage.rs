@@ -135,6 +135,17 @@ pub fn advice(place: &Place) -> String {
     }
 }
 
+/// What to configure after records have moved, and what an engine does that is started before that is done. It
+/// follows the records as the user that it is configured with.
+fn afterwards(from: &Config, to: &Config) -> String {
+    let user = |config: &Config| (config.surrealdb.username.clone(), config.surrealdb.password.clone());
+    let until_then = match to.storage_type.is_shared() && user(from) != user(to) {
+        true => "until then no engine starts: the user that is configured now is not the one there",
+        false => "until then an engine that is started follows by itself",
+    };
+    format!("{}: {until_then}", advice(&place(to)))
+}
+
 /// A place in the protocol's words.
 pub fn shown(place: &Place) -> StoragePlace {
     StoragePlace { backend: place.backend.clone(), location: place.location.clone() }

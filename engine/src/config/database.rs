@@ -23,7 +23,7 @@ pub struct SurrealdbArguments {
     #[arg(long, env = "ORCHESTRATOR_SURREALDB_DATABASE", value_name = "NAME")]
     pub surrealdb_database: Option<String>,
 
-    /// The database's user; without one the server must let everybody in
+    /// The database's user [default: none, and the server must let everybody in; of `storage init`: orchestrator]
     #[arg(long, env = "ORCHESTRATOR_SURREALDB_USERNAME", value_name = "NAME")]
     pub surrealdb_username: Option<String>,
 
@@ -165,7 +165,11 @@ impl SurrealdbSettings {
 pub(crate) fn read_password(path: &Path) -> Result<String, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(ConfigError::Invalid(format!("the file {} holds no password", path.display())));
+    }
+    Ok(password.to_owned())
 }
 
 #[cfg(test)]

@@ -246,6 +246,9 @@ fn connect(address: &Address) -> Result<Docker> {
                     ContainerError::Unsupported(format!("TLS to Docker needs {}: {error}", file.display()))
                 })?;
             }
+            // The library asks for the process's default, and there is none where more than one is linked. One that
+            // is there already stays.
+            let _ = rustls::crypto::ring::default_provider().install_default();
             Docker::connect_with_ssl(authority, &key, &cert, &ca, limit, API_DEFAULT_VERSION)
         }
     };

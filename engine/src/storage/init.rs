@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use orchestrator_protocol::storage::Initialised;
 
 use crate::config::database::read_password;
-use crate::config::{Arguments, Config, SurrealdbArguments};
+use crate::config::{Arguments, Config, StorageArguments, SurrealdbArguments, SurrealdbSettings};
 
 /// `storage init`
 #[derive(Debug, Args)]
@@ -40,17 +40,10 @@ const USERNAME: &str = "orchestrator";
 /// Prepares the server. Done again it changes only the user's password.
 ///
 /// # Errors
-/// What went wrong, for the terminal.
-pub async fn run(mut arguments: InitArguments) -> anyhow::Result<Initialised> {
-    let username = arguments.surrealdb.surrealdb_username.get_or_insert_with(|| USERNAME.to_owned()).clone();
-    let made = match &arguments.surrealdb.surrealdb_password_file {
-        Some(file) if !file.exists() => Some(file.clone()),
-        _ => None,
-    };
-    if let Some(file) = &made {
-        // Written before it is used: a password that nobody knows would be of no use.
-        make_password(file)
-            .with_context(|| format!("the password file {} cannot be written", file.display()))?;
+/// What went wrong, for the terminal. Nothing is written before all is there that it needs.
+pub async fn run(arguments: InitArguments) -> anyhow::Result<Initialised> {
+    if !cfg!(feature = "surrealdb") {
+        return Err(unknown_here());
     }
     let root_password = match &arguments.root_password_file {
         Some(file) => read_password(file)?,
@@ -58,18 +51,33 @@ pub async fn run(mut arguments: InitArguments) -> anyhow::Result<Initialised> {
             "the administrator's password is missing: use --root-password-file, or set SURREAL_PASS",
         )?,
     };
-    let (surrealdb, config) = (arguments.surrealdb, arguments.config);
-    let config = Config::load(Arguments { surrealdb, config, no_http: true, ..Arguments::default() })?;
+    let (mut surrealdb, config) = (arguments.surrealdb, arguments.config);
+    // One that is not there yet is made.
+    let made = surrealdb.surrealdb_password_file.take_if(|file| !file.exists());
+    if made.is_some() {
+        surrealdb.surrealdb_password = Some(uuid::Uuid::new_v4().simple().to_string());
+    }
+    let storage = StorageArguments { surrealdb, ..StorageArguments::default() };
+    let mut config = Config::load(Arguments { storage, config, no_http: true, ..Arguments::default() })?;
+    let SurrealdbSettings { username, password, .. } = &mut config.surrealdb;
+    let username = username.get_or_insert_with(|| USERNAME.to_owned()).clone();
+    let Some(password) = password.clone() else {
+        bail!("the engine's user needs a password: use --surrealdb-password-file with a file to write it to");
+    };
+    if let Some(file) = &made {
+        // Written before it is used: a password that nobody knows would be of no use.
+        write_password(file, &password)
+            .with_context(|| format!("the password file {} cannot be written", file.display()))?;
+    }
     prepare(&config, &arguments.root_username, &root_password).await?;
     let password_file = made.map(|file| file.display().to_string());
     Ok(Initialised { location: config.surrealdb.location(), username, password_file })
 }
 
-fn make_password(file: &std::path::Path) -> std::io::Result<()> {
+fn write_password(file: &std::path::Path, password: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
 
-    let password = uuid::Uuid::new_v4().simple();
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
     writeln!(file, "{password}")?;
     file.sync_all()
@@ -80,17 +88,17 @@ async fn prepare(config: &Config, username: &str, password: &str) -> anyhow::Res
     use orchestrator_storage::surrealdb::{Credentials, bootstrap};
 
     let options = super::open::server_options(config)?;
-    anyhow::ensure!(
-        options.credentials.is_some(),
-        "the engine's user needs a password: use --surrealdb-password-file with a file to write it to"
-    );
     let root = Credentials { username: username.to_owned(), password: password.to_owned() };
     Ok(bootstrap(root, &options).await?)
 }
 
 #[cfg(not(feature = "surrealdb"))]
 async fn prepare(_: &Config, _: &str, _: &str) -> anyhow::Result<()> {
-    anyhow::bail!("this build knows no SurrealDB: build it with `cargo build --release --features surrealdb`")
+    Err(unknown_here())
+}
+
+fn unknown_here() -> anyhow::Error {
+    anyhow!("this build knows no SurrealDB: build it with `cargo build --release --features surrealdb`")
 }
 
 /// Whether the database on the server that a configuration names has the engine's tables. Nothing is changed.

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::open::open_store;
-use super::{advice, alone, place, shown, targeted, validate};
+use super::{afterwards, alone, place, shown, targeted, validate};
 use crate::config::Config;
 use crate::records::{self, storage_error};
 
@@ -50,6 +50,8 @@ struct Known {
     id: MigrationId,
     from: Place,
     to: Place,
+    /// What is to be done when the records are there.
+    advice: String,
     started_at: DateTime<Utc>,
     steering: Arc<Steering>,
     end: Mutex<Option<End>>,
@@ -137,6 +139,7 @@ impl Migrations {
             id: MigrationId::generate(),
             from: locked(&self.place).clone(),
             to: place(&target),
+            advice: afterwards(&self.config, &target),
             started_at: Utc::now(),
             steering: Arc::default(),
             end: Mutex::default(),
@@ -184,7 +187,7 @@ impl Migrations {
         match &result {
             Ok(report) => {
                 *locked(&self.place) = known.to.clone();
-                let advice = advice(&known.to);
+                let advice = &known.advice;
                 info!(migration = %known.id, records = report.records, waited = ?report.waited, "the records have moved; {advice}");
             }
             Err(MigrationError::Unknown(_)) => {
@@ -319,10 +322,7 @@ impl Known {
                 migration.status = MigrationStatus::Completed;
                 migration.checksum = Some(report.checksum.clone());
                 migration.waited_us = u64::try_from(report.waited.as_micros()).ok();
-                migration.advice = Some(format!(
-                    "{}: until then an engine that is started follows by itself",
-                    advice(&self.to)
-                ));
+                migration.advice = Some(self.advice.clone());
             }
             Some(Err(MigrationError::Cancelled)) => {
                 migration.status = MigrationStatus::Cancelled;

@@ -2,7 +2,8 @@
 //!
 //! Each command opens what it needs, does one thing and closes it again. While an engine works on a storage
 //! these commands refuse, and say what to do instead: nobody else can open that of one engine, and on a server
-//! the engines have seats, which are looked at for as long as a lease lasts. With `--json` the answer is one JSON object of the protocol, for programs; the plugin is one.
+//! the engines have seats, which are looked at for as long as a lease lasts. With `--json` the answer is one JSON
+//! object of the protocol, for programs; the plugin is one.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -26,9 +27,9 @@ use tokio::sync::watch;
 
 use super::init::{self, InitArguments};
 use super::open::open_store;
-use super::{advice, alone, exists, place, report, shown, validate};
+use super::{afterwards, alone, open_existing, place, report, shown, validate};
 use crate::config::database::read_password;
-use crate::config::{Arguments, Config, StorageType, SurrealdbArguments, SurrealdbSettings};
+use crate::config::{Arguments, Config, StorageArguments, StorageType, SurrealdbSettings};
 use crate::engine::owner_of;
 use crate::membership::LeaseTimes;
 
@@ -61,7 +62,7 @@ pub struct Common {
     config: Option<PathBuf>,
 
     #[command(flatten)]
-    surrealdb: SurrealdbArguments,
+    storage: StorageArguments,
 
     /// Answer with a JSON object
     #[arg(long)]
@@ -103,7 +104,7 @@ pub struct Source {
 /// The storage that records go to.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// What kind of storage they go to [default: as configured]
+    /// What kind of storage they go to [default: filesystem; of an import: as configured]
     #[arg(long = "to", value_enum, value_name = "TYPE")]
     to: Option<StorageType>,
 
@@ -187,8 +188,8 @@ pub struct ImportArguments {
 impl Common {
     fn load(&self) -> anyhow::Result<Config> {
         let (data_dir, config) = (self.data_dir.clone(), self.config.clone());
-        let surrealdb = self.surrealdb.clone();
-        Ok(Config::load(Arguments { data_dir, config, surrealdb, no_http: true, ..Arguments::default() })?)
+        let storage = self.storage.clone();
+        Ok(Config::load(Arguments { data_dir, config, storage, no_http: true, ..Arguments::default() })?)
     }
 }
 
@@ -208,9 +209,14 @@ impl Source {
 }
 
 impl Target {
-    fn of(&self, configured: &Config) -> anyhow::Result<Config> {
+    /// Where records move to.
+    fn of_move(&self, configured: &Config) -> anyhow::Result<Config> {
+        self.of(configured, StorageType::Filesystem)
+    }
+
+    fn of(&self, configured: &Config, default_type: StorageType) -> anyhow::Result<Config> {
         let end = End {
-            storage_type: self.to,
+            storage_type: Some(self.to.unwrap_or(default_type)),
             dir: self.target_dir.as_ref(),
             url: self.target_url.as_ref(),
             namespace: self.target_namespace.as_ref(),
@@ -257,15 +263,16 @@ impl End<'_> {
 
 /// Opens a storage that must be there.
 async fn open(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    let here = place(config);
-    if exists(&here) == Some(false) {
-        bail!("there is no storage: {here}");
-    }
-    open_any(config).await
+    explained(open_existing(config).await)
 }
 
-async fn open_any(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    open_store(config).await.map_err(|error| {
+/// The same, or makes an empty one.
+async fn open_or_make(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    explained(open_store(config).await)
+}
+
+fn explained(opened: anyhow::Result<Arc<dyn Store>>) -> anyhow::Result<Arc<dyn Store>> {
+    opened.map_err(|error| {
         let is_in_use = error.downcast_ref().is_some_and(|error| matches!(error, StoreError::InUse { .. }));
         match is_in_use {
             true => error.context(
@@ -292,11 +299,11 @@ pub async fn run(command: StorageCommand) -> anyhow::Result<()> {
         }
         StorageCommand::Validate(MoveArguments { common, source, target }) => {
             let configured = common.load()?;
-            check(&source.of(&configured)?, &target.of(&configured)?, common.json).await
+            check(&source.of(&configured)?, &target.of_move(&configured)?, common.json).await
         }
         StorageCommand::Migrate(MigrateArguments { of, dry_run }) => {
             let configured = of.common.load()?;
-            let (source, target) = (of.source.of(&configured)?, of.target.of(&configured)?);
+            let (source, target) = (of.source.of(&configured)?, of.target.of_move(&configured)?);
             match dry_run {
                 true => check(&source, &target, of.common.json).await,
                 false => answer(of.common.json, &move_records(&source, &target).await?, print_migration),
@@ -319,7 +326,8 @@ pub async fn run(command: StorageCommand) -> anyhow::Result<()> {
             let file = std::path::absolute(&file)?;
             // Before the target is made.
             portable::check(&file)?;
-            let store = open_any(&target.of(&common.load()?)?).await?;
+            let configured = common.load()?;
+            let store = open_or_make(&target.of(&configured, configured.storage_type)?).await?;
             let moved =
                 followed("importing", async |steering| portable::import(&file, &*store, &steering).await);
             let moved = moved.await;
@@ -359,14 +367,14 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
         && sealed_to == to
     {
         store.close().await?;
-        let target = open(target).await?;
-        let settled = settle_target(&*target, &migration, epoch).await;
-        target.close().await?;
+        let store = open(target).await?;
+        let settled = settle_target(&*store, &migration, epoch).await;
+        store.close().await?;
         if !settled? {
             bail!("the records have moved to the {to}, and are not there any more: restore it");
         }
         id = migration.parse().unwrap_or(id);
-        return Ok(Migration { phase: "done".into(), ..ended(id, started_at, &from, &to) });
+        return Ok(ended(id, started_at, source, target));
     }
     if let Err(error) = alone_to_move(source, target, &*store).await {
         store.close().await?;
@@ -378,7 +386,7 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
         let advice = wrong.advice.as_deref().unwrap_or_default();
         bail!("the records cannot be moved: {}: {}; {advice}", wrong.name, wrong.found);
     }
-    let goal = open_any(target).await?;
+    let goal = open_or_make(target).await?;
     let plan = Plan { migration: id.to_string(), from: from.clone(), to: to.clone() };
     let moved = followed("moving", async |steering| {
         if !source.storage_type.is_shared() {
@@ -406,7 +414,7 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
         records_done: moved.records,
         records_total: moved.records,
         checksum: Some(moved.checksum),
-        ..ended(id, started_at, &from, &to)
+        ..ended(id, started_at, source, target)
     })
 }
 
@@ -444,18 +452,13 @@ fn with_help(error: orchestrator_protocol::Error) -> anyhow::Error {
     }
 }
 
-fn ended(
-    id: MigrationId,
-    started_at: chrono::DateTime<Utc>,
-    from: &orchestrator_storage::migration::state::Place,
-    to: &orchestrator_storage::migration::state::Place,
-) -> Migration {
+fn ended(id: MigrationId, started_at: chrono::DateTime<Utc>, from: &Config, to: &Config) -> Migration {
     Migration {
         id,
         status: MigrationStatus::Completed,
         phase: "done".into(),
-        from: shown(from),
-        to: shown(to),
+        from: shown(&place(from)),
+        to: shown(&place(to)),
         records_done: 0,
         records_total: 0,
         started_at,
@@ -463,7 +466,7 @@ fn ended(
         checksum: None,
         waited_us: None,
         error: None,
-        advice: Some(format!("{}: until then an engine that is started follows by itself", advice(to))),
+        advice: Some(afterwards(from, to)),
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_protocol::request::{Check, CheckState};
 use orchestrator_protocol::storage::Validation;
-use orchestrator_storage::Store;
 use orchestrator_storage::migration::state::Place;
 use orchestrator_storage::migration::{MigrationError, Plan, inspect, told};
+use orchestrator_storage::{Store, StoreError, Table};
 use rustix::fs::{Access, access, statvfs};
 
 use super::init;
@@ -18,6 +18,8 @@ use crate::config::{Config, StorageType};
 /// What is left free at least, in bytes, beside what the records take twice: once in a journal, once
 /// packed.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// How large a record is taken for whose size cannot be looked at, in bytes: well above a task with its history.
+const RECORD_BYTES: u64 = 4096;
 
 fn check(name: &str, found: Result<String, (String, &str)>) -> Check {
     let (state, found, advice) = match found {
@@ -45,7 +47,7 @@ pub async fn validate(source: &dyn Store, from: &Place, target: &Config) -> Vali
     } else {
         if target.storage_type != StorageType::SurrealdbServer {
             checks.push(permissions(&target.storage_dir));
-            checks.push(space(&target.storage_dir, from));
+            checks.push(space(&target.storage_dir, taken_by(source, from).await));
         }
         checks.push(ends(source, from, target, &to).await);
     }
@@ -127,20 +129,37 @@ fn permissions(directory: &Path) -> Check {
     check("permissions", found)
 }
 
-fn space(directory: &Path, from: &Place) -> Check {
-    let needed = match from.backend.as_str() {
-        "filesystem" => 2 * taken(&Path::new(&from.location).join("queue.rkvs")),
-        "surrealdb-embedded" => 2 * taken(&Path::new(&from.location).join("orchestrator.db")),
-        _ => 0,
-    } + RESERVE_BYTES;
-    let found = match statvfs(nearest(directory)) {
-        Ok(of) if of.f_bavail.saturating_mul(of.f_frsize) >= needed => {
-            Ok(format!("{} bytes free, {needed} may be needed", of.f_bavail.saturating_mul(of.f_frsize)))
+/// How many bytes the records of a storage take; on a server as they are likely to.
+async fn taken_by(source: &dyn Store, place: &Place) -> Result<u64, StoreError> {
+    match place.backend.as_str() {
+        "filesystem" => Ok(taken(&Path::new(&place.location).join("queue.rkvs"))),
+        "surrealdb-embedded" => Ok(taken(&Path::new(&place.location).join("orchestrator.db"))),
+        _ => {
+            let mut records = 0;
+            for table in Table::ALL {
+                records += source.counts(table).await?.iter().map(|count| count.records).sum::<u64>();
+            }
+            Ok(records * RECORD_BYTES)
         }
-        Ok(of) => Err((
-            format!("{} bytes free, {needed} may be needed", of.f_bavail.saturating_mul(of.f_frsize)),
-            "free some space, or name a directory on another disk",
-        )),
+    }
+}
+
+fn space(directory: &Path, taken: Result<u64, StoreError>) -> Check {
+    let needed = match taken {
+        Ok(bytes) => 2 * bytes + RESERVE_BYTES,
+        Err(error) => {
+            return check("space", Err((format!("how much is needed cannot be told: {error}"), "try again")));
+        }
+    };
+    let found = match statvfs(nearest(directory)) {
+        Ok(of) => {
+            let free = of.f_bavail.saturating_mul(of.f_frsize);
+            let words = format!("{free} bytes free, {needed} may be needed");
+            match free >= needed {
+                true => Ok(words),
+                false => Err((words, "free some space, or name a directory on another disk")),
+            }
+        }
         Err(error) => Err((format!("the free space cannot be told: {error}"), "look at the disk")),
     };
     check("space", found)

@@ -8,7 +8,7 @@
 //! record.
 //!
 //! - `row`, `schema`: what is stored.
-//! - `link`, `embedded`: the way to the database.
+//! - `link`, `embedded`, `tls`: the way to the database.
 //! - `plan`, `committer`: commits.
 //! - `listing`: pages.
 //! - `feed`, `follower`: what has changed, also by others.
@@ -37,6 +37,7 @@ mod listing;
 mod plan;
 mod row;
 mod schema;
+mod tls;
 
 use committer::Committer;
 use embedded::Embedded;

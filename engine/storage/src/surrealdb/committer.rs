@@ -22,7 +22,7 @@ use crate::store::StoreError;
 /// A transaction of several commits is no larger than this, in bytes: well below what a server takes in one
 /// request.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Between two attempts to reach a server that is away.
+/// Between two questions whether a server that is away is back. How often it is asked is the link's.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How many entries of its log a writer keeps: how far another engine may be behind without listing again.
 const LOG_KEPT: u64 = 8_192;

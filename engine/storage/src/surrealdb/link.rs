@@ -17,11 +17,13 @@ use surrealdb::opt::{Config, WebsocketConfig};
 use surrealdb::types::{Object, QueryError, Value};
 use tokio::sync::Mutex;
 
-use super::ServerOptions;
+use super::{ServerOptions, tls};
 use crate::store::StoreError;
 
-/// How long after a vain attempt to connect the next one is made.
-const RECONNECT_INTERVAL: Duration = Duration::from_millis(200);
+/// How long after a vain attempt to connect the next one is made; doubled with each that follows, up to the
+/// bound. Leases are renewed every two seconds: it must stay below that.
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest message, in bytes, that is sent or taken over a web socket.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024 * 1024;
 
@@ -104,6 +106,15 @@ fn is_conflict(error: &surrealdb::Error) -> bool {
         || error.message().contains("This transaction can be retried")
 }
 
+/// Vain attempts to connect.
+struct Failure {
+    /// When the last one ended.
+    at: Instant,
+    /// How long after it the next one is made.
+    interval: Duration,
+    reason: String,
+}
+
 /// Opens connections as they are needed.
 pub(super) struct Link {
     /// `None` for the engine in this process, which is never opened again.
@@ -116,7 +127,7 @@ pub(super) struct Link {
 #[derive(Default)]
 struct State {
     session: Option<Arc<Session>>,
-    failure: Option<(Instant, String)>,
+    failure: Option<Failure>,
     closed: bool,
 }
 
@@ -159,11 +170,13 @@ impl Link {
             Some(options) if !state.closed => options,
             _ => return Err(Trouble::Away("the store is closed".to_owned())),
         };
-        if let Some((at, reason)) = &state.failure
-            && at.elapsed() < RECONNECT_INTERVAL
-        {
-            return Err(Trouble::Away(reason.clone()));
-        }
+        let interval = match &state.failure {
+            Some(failure) if failure.at.elapsed() < failure.interval => {
+                return Err(Trouble::Away(failure.reason.clone()));
+            }
+            Some(failure) => (failure.interval * 2).min(MAX_RECONNECT_INTERVAL),
+            None => RECONNECT_INTERVAL,
+        };
         let attempt = tokio::time::timeout(options.patience, connect(options)).await;
         let reason = match attempt {
             Ok(Ok(client)) => {
@@ -174,7 +187,7 @@ impl Link {
             Ok(Err(reason)) => reason,
             Err(_) => no_answer_within(options.patience),
         };
-        state.failure = Some((Instant::now(), reason.clone()));
+        state.failure = Some(Failure { at: Instant::now(), interval, reason: reason.clone() });
         Err(Trouble::Away(reason))
     }
 
@@ -258,14 +271,19 @@ fn no_answer_within(patience: Duration) -> String {
 }
 
 /// Opens a connection without any rights.
-pub(super) async fn dial(url: &str) -> surrealdb::Result<Surreal<Any>> {
+pub(super) async fn dial(url: &str) -> Result<Surreal<Any>, String> {
+    let words = |error: surrealdb::Error| error.to_string();
     let socket = WebsocketConfig::new().max_message_size(MAX_MESSAGE_BYTES);
-    surrealdb::engine::any::connect((url, Config::new().websocket(socket)?)).await
+    let mut config = Config::new().websocket(socket).map_err(words)?;
+    if let Some(tls) = tls::config(url)? {
+        config = config.rustls(tls);
+    }
+    surrealdb::engine::any::connect((url, config)).await.map_err(words)
 }
 
 async fn connect(options: &ServerOptions) -> Result<Surreal<Any>, String> {
     let words = |error: surrealdb::Error| error.to_string();
-    let client = dial(&options.url).await.map_err(words)?;
+    let client = dial(&options.url).await?;
     if let Some(credentials) = &options.credentials {
         let user = Database {
             namespace: options.namespace.clone(),

@@ -121,7 +121,7 @@ pub async fn bootstrap(root: Credentials, engine: &ServerOptions) -> StoreResult
     let client = tokio::time::timeout(engine.patience, dial(&location))
         .await
         .map_err(|_| "no answer".to_owned())
-        .and_then(|client| client.map_err(|error| error.to_string()))
+        .flatten()
         .map_err(|reason| StoreError::Away { location: location.clone(), reason })?;
     let Credentials { username, password } = root;
     let refused = format!("it does not let {username} in");
