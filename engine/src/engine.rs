@@ -38,6 +38,7 @@ use crate::containers::ContainerManager;
 use crate::environments::TestEnvironments;
 use crate::follow::Follower;
 use crate::membership::{About, LeaseTimes, Membership, release_scripts};
+use crate::queue::takeover::end_leases;
 use crate::queue::{Queue, QueueOptions};
 use crate::service::EngineService;
 use crate::storage::migrations::Migrations;
@@ -60,9 +61,8 @@ pub enum Ended {
     Unseated,
     /// Its storage failed, and must be opened again.
     Failed,
-    /// Its records have moved to a storage that others may use too, or away from one: to be opened again with
-    /// this configuration.
-    Moved(Box<Config>),
+    /// Its records have moved to a storage that others may use too, or away from one: to be opened again there.
+    Moved,
 }
 
 /// The signals that stop an engine. Held over all lives of a process: one that comes while nobody listens is
@@ -118,18 +118,35 @@ pub struct Engine {
 impl Engine {
     /// Opens the storage, rebuilds the schedule and takes in what an engine before has left. Nothing new
     /// is started yet.
+    ///
+    /// # Errors
+    /// When the storage or what else it needs cannot be opened.
     pub async fn open(config: Config) -> anyhow::Result<Self> {
+        Self::open_with(config, storage::open_truth).await
+    }
+
+    /// The same for an engine that was open before: an empty storage is not made in the place of its own.
+    ///
+    /// # Errors
+    /// As there, and when there is no storage.
+    pub async fn open_again(config: Config) -> anyhow::Result<Self> {
+        Self::open_with(config, storage::reopen_truth).await
+    }
+
+    async fn open_with<F>(config: Config, open: impl FnOnce(Config) -> F) -> anyhow::Result<Self>
+    where
+        F: Future<Output = anyhow::Result<(Config, Arc<dyn Store>)>>,
+    {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(config.attempts_dir())
             .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
         let lock = lock_data_dir(&config).await?;
-        let was_shared = config.storage_type.is_shared();
-        let (config, store) = storage::open_truth(config).await?;
-        if was_shared && !config.storage_type.is_shared() {
-            // The one before may have ended before it could do this.
-            release_scripts(&config.data_dir);
+        let (config, store) = open(config).await?;
+        if !config.storage_type.is_shared() {
+            // Where the records have come from a server, the one before may have ended before it could do this.
+            let_scripts_go_on(&*store, &config).await?;
         }
         let engine = if config.storage_type.is_shared() {
             Self::on_shared_store(config, store, LeaseTimes::default()).await?
@@ -311,7 +328,7 @@ impl Engine {
         let lost = membership.as_ref().map(|(membership, ..)| membership.store().lost().clone());
         let (ended, stop) = self.wait_for_stop(lost.unwrap_or_default(), signals).await;
         match &ended {
-            Ended::Moved(_) => doors.pause().await,
+            Ended::Moved => doors.pause().await,
             Ended::Unseated => doors.refuse("the engine takes a new seat among the others").await,
             Ended::Failed => doors.refuse("the storage failed and is opened again").await,
             Ended::Stopped => {}
@@ -335,10 +352,12 @@ impl Engine {
             keeper.abort();
             // Its end is a cancellation. Until then it may write a deadline.
             let _ = keeper.await;
-            if let Ended::Moved(to) = &ended
-                && !to.storage_type.is_shared()
+            // Done now, because opening the engine again may take longer than a deadline.
+            if ended == Ended::Moved
+                && !self.service.migrations.here().storage_type.is_shared()
+                && let Err(error) = let_scripts_go_on(&**self.queue.store(), &self.config).await
             {
-                release_scripts(&self.config.data_dir);
+                warn!(%error, "scripts that run may be ended");
             }
             if ended == Ended::Stopped
                 && self.queue.running_count() == 0
@@ -359,8 +378,8 @@ impl Engine {
     }
 
     /// Waits for a word, and for what that word says must have happened before the end; or for the loss of
-    /// its seat, for records that have moved, or for a storage that fails. Once it is to stop it is opened
-    /// again only after a failure; the word is returned with that, to be given to the next one.
+    /// its seat, for records that have moved, or for a storage that fails. A word that has not been carried out
+    /// by then is returned, to be given to the next one.
     async fn wait_for_stop(
         &mut self,
         lost: CancellationToken,
@@ -391,11 +410,10 @@ impl Engine {
                     warn!("this engine has lost its seat: others take over its work; taking a new one");
                     return (Ended::Unseated, None);
                 }
-                Ok(config) = moved.wait_for(Option::is_some), if !draining => {
-                    let Some(config) = config.clone() else { continue };
+                Ok(_) = moved.wait_for(|moved| *moved) => {
                     info!("the engine is opened again where its records are now");
                     self.leave.cancel();
-                    return (Ended::Moved(config), None);
+                    return (Ended::Moved, stopping);
                 }
                 mode = self.stop_requests.recv() => mode.unwrap_or(StopMode::Now),
             };
@@ -421,6 +439,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// Lets what runs go on whatever becomes of a lease: this engine has the store for itself from here on.
+async fn let_scripts_go_on(store: &dyn Store, config: &Config) -> Result<(), orchestrator_protocol::Error> {
+    // In this order: nobody takes over what may go on.
+    end_leases(store).await?;
+    release_scripts(&config.data_dir);
+    Ok(())
 }
 
 /// What names a data directory, in Docker and among other engines, over the lives of its engines; `None` before

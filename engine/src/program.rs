@@ -121,22 +121,23 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     log_to_stderr(&config)?;
     let runtime = runtime()?;
     runtime.block_on(async move {
-        let mut engine = Engine::open(config.clone()).await?;
+        let mut engine = Engine::open(config).await?;
         let mut signals = Signals::new().context("cannot listen to signals")?;
         if detached {
             // Nothing of the directory it was started in is held from here on.
             std::env::set_current_dir("/").context("cannot change to the root directory")?;
         }
-        let (mut config, mut doors) = (config, Doors::default());
+        let mut doors = Doors::default();
         loop {
+            let migrations = Arc::clone(&engine.service().migrations);
             match engine.run_behind(&mut doors, &mut signals).await? {
                 Ended::Stopped => break,
-                Ended::Unseated => {}
+                Ended::Unseated | Ended::Moved => {}
                 // It is no sooner whole than that.
                 Ended::Failed => tokio::time::sleep(OPEN_AGAIN_INTERVAL).await,
-                Ended::Moved(there) => config = *there,
             }
-            let Some(next) = open_again(&config, &doors, &mut signals).await else {
+            // Where the records are now, which may be elsewhere than when this process began.
+            let Some(next) = open_again(&migrations.here(), &doors, &mut signals).await else {
                 doors.refuse("the engine is stopping").await;
                 doors.close().await;
                 break;
@@ -153,7 +154,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn open_again(config: &Config, doors: &Doors, signals: &mut Signals) -> Option<Engine> {
     let open = async {
         loop {
-            match Engine::open(config.clone()).await {
+            match Engine::open_again(config.clone()).await {
                 Ok(engine) => return engine,
                 Err(error) => {
                     doors.refuse("the engine cannot reach its storage").await;

@@ -4,10 +4,41 @@ use std::sync::Arc;
 
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
 use orchestrator_protocol::{Error, ErrorCode};
-use orchestrator_storage::{Change, Expect, Fields, Key, Operation, Record, Revision, StoreError, Table};
+use orchestrator_storage::{
+    Change, Expect, Fields, Filter, Key, Operation, Order, Query, Record, Revision, Store, StoreError, Table,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
+
+/// How many records one look into the store returns here.
+const PAGE: usize = 1_000;
+
+/// Shows every record of a table that a filter lets through, the oldest first.
+///
+/// # Errors
+/// Those of the storage and of whoever is shown the records.
+pub async fn each(
+    store: &dyn Store,
+    table: Table,
+    filter: Filter,
+    mut visit: impl FnMut(Record) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut query = Query { table, filter, order: Order::OldestFirst, after: None, limit: PAGE };
+    loop {
+        let page = store.list(&query).await.map_err(storage_error)?;
+        page.records.into_iter().try_for_each(&mut visit)?;
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// What lets tasks in a status through.
+pub fn status_filter(status: TaskStatus) -> Filter {
+    Filter { statuses: vec![status_field(status)], ..Filter::default() }
+}
 
 /// The key of a task.
 pub fn task_key(id: TaskId) -> Key {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use orchestrator_protocol::storage::{StoragePlace, StorageReport, StorageTarget};
-use orchestrator_storage::migration::settle_target;
+use orchestrator_storage::migration::{portable, settle_target};
 use orchestrator_storage::migration::state::{Place, StorageState, read_state};
 use orchestrator_storage::{Store, StoreResult, Table};
 use tracing::{info, warn};
@@ -164,65 +164,96 @@ async fn open_existing(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     open_store(config).await
 }
 
-/// Opens the storage that is the truth: the configured one, or the one to which its records have moved.
-/// Returns the configuration with which it was opened.
+/// Opens the storage that is the truth: the configured one, or the one to which its records have moved. Makes
+/// an empty one where there is none. Returns the configuration with which it was opened.
 ///
 /// # Errors
 /// When it cannot be opened, is the unfinished target of a migration, or cannot be followed.
-pub async fn open_truth(mut config: Config) -> anyhow::Result<(Config, Arc<dyn Store>)> {
-    let mut store = open_store(&config).await?;
+pub async fn open_truth(config: Config) -> anyhow::Result<(Config, Arc<dyn Store>)> {
+    let store = open_store(&config).await?;
+    follow(config, store).await
+}
+
+/// The same for a storage that must be there already.
+///
+/// # Errors
+/// As there, and when there is none.
+pub async fn reopen_truth(config: Config) -> anyhow::Result<(Config, Arc<dyn Store>)> {
+    let store = open_existing(&config).await?;
+    follow(config, store).await
+}
+
+async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result<(Config, Arc<dyn Store>)> {
     let mut been = Vec::new();
     loop {
         let here = place(&config);
-        match read_state(&*store).await.with_context(|| format!("cannot read the state of the {here}"))?.state
-        {
+        let state = read_state(&*store).await;
+        let (to, epoch) = match state.with_context(|| format!("cannot read the state of the {here}"))?.state {
             StorageState::Active { .. } => return Ok((config, store)),
             StorageState::Sealed { to, epoch, .. } => {
-                store.close().await?;
-                if been.contains(&to) {
-                    bail!("the records have moved in a circle, from the {here} to the {to} and back");
-                }
                 let advice = advice(&to);
                 warn!(from = %here, to = %to, "the records have moved; {advice}");
-                config = at(&config, &to)?;
-                let cannot = || {
-                    format!(
-                        "the records have moved from the {here} to the {to}, which cannot be opened: {advice}"
-                    )
-                };
-                store = open_existing(&config).await.with_context(cannot)?;
-                let found = read_state(&*store).await.with_context(cannot)?.state;
-                if matches!(found, StorageState::Active { epoch: found } if found < epoch) {
-                    bail!(
-                        "the records have moved from the {here} to the {to}, which does not hold them: it was made \
-                         anew since; restore it"
-                    );
-                }
-                been.push(here);
+                (to, Some(epoch))
             }
-            StorageState::Migrating { from, .. } => bail!(
-                "the {here} is the target of a migration that has not finished, and not whole: the records are in \
-                 the {from}; {}, or finish it with `orchestrator storage migrate`",
-                advice(&from)
-            ),
-            StorageState::Ready { migration, epoch, from } => {
-                if !is_sealed_by(&config, &from, &migration).await.with_context(|| {
+            StorageState::Ready { migration, epoch, from }
+                if is_sealed_by(&config, &from, &migration).await.with_context(|| {
                     format!(
                         "the {here} is the target of a migration that was broken off at its end, and it cannot be \
                          told whether the records are there or still in the {from}"
                     )
-                })? {
-                    bail!(
-                        "the {here} is the target of a migration that was broken off before its end: the records \
-                         are in the {from}; {}, or finish it with `orchestrator storage migrate`",
-                        advice(&from)
-                    );
-                }
+                })? =>
+            {
                 settle_target(&*store, &migration, epoch).await?;
                 info!(storage = %here, "the migration that ended here is finished");
+                continue;
             }
+            StorageState::Migrating { from, .. } | StorageState::Ready { from, .. } => {
+                go_back(&config, &here, &from)?;
+                (from, None)
+            }
+        };
+        store.close().await?;
+        if been.contains(&to) {
+            bail!("the records have moved in a circle, from the {here} to the {to} and back");
         }
+        let advice = advice(&to);
+        let cannot = || format!("the records are not in the {here} but in the {to}, which cannot be opened: {advice}");
+        config = at(&config, &to)?;
+        store = open_existing(&config).await.with_context(cannot)?;
+        let found = read_state(&*store).await.with_context(cannot)?.state;
+        if let (StorageState::Active { epoch: found }, Some(epoch)) = (found, epoch)
+            && found < epoch
+        {
+            bail!(
+                "the records have moved from the {here} to the {to}, which does not hold them: it was made anew \
+                 since; restore it"
+            );
+        }
+        been.push(here);
     }
+}
+
+/// From the unfinished target of a migration back to its source, where the records still are.
+///
+/// # Errors
+/// Where that source is no storage, or may be on another machine.
+fn go_back(config: &Config, here: &Place, from: &Place) -> anyhow::Result<()> {
+    if from.backend == portable::BACKEND {
+        bail!(
+            "the import from {} into the {here} has not ended: finish it with `orchestrator storage import`",
+            from.location
+        );
+    }
+    let advice = advice(from);
+    let is_elsewhere = config.storage_type.is_shared() && exists(from).is_some();
+    if is_elsewhere {
+        bail!(
+            "the {here} is the target of a migration that has not finished, and not whole: the records are in the \
+             {from}; {advice}, or finish it with `orchestrator storage migrate`"
+        );
+    }
+    warn!(storage = %here, from = %from, "this is the target of a migration that has not finished; {advice}");
+    Ok(())
 }
 
 /// Whether the source of a migration is sealed by it.

@@ -11,9 +11,6 @@ use super::observer::Beat;
 use super::{About, Member};
 use crate::records;
 
-/// How many records one look into the store returns here.
-const PAGE: usize = 1_000;
-
 /// A lease, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LeaseRecord {
@@ -73,23 +70,8 @@ pub(super) struct Seats {
 impl Seats {
     pub(super) async fn read(store: &dyn Store) -> Result<Self, Error> {
         let mut seats = Self::default();
-        let mut query = Query {
-            table: Table::Engine,
-            filter: Filter::default(),
-            order: Order::OldestFirst,
-            after: None,
-            limit: PAGE,
-        };
-        loop {
-            let page = store.list(&query).await.map_err(records::storage_error)?;
-            for record in page.records {
-                seats.add(record)?;
-            }
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(seats),
-            }
-        }
+        records::each(store, Table::Engine, Filter::default(), |record| seats.add(record)).await?;
+        Ok(seats)
     }
 
     fn add(&mut self, record: Record) -> Result<(), Error> {

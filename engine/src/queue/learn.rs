@@ -14,9 +14,9 @@ use orchestrator_storage::{Filter, Table};
 
 use super::control::pauses_key;
 use super::draft::{LockRecord, due_as_learnt, entry, lock_key, parse_slot, slot_key};
-use super::recover::status_filter;
 use super::{Pauses, Queue, locked};
 use crate::records;
+use crate::records::status_filter;
 
 /// How many records are looked at side by side.
 pub const SIDE_BY_SIDE: usize = 16;

@@ -7,16 +7,13 @@ use std::collections::HashSet;
 
 use orchestrator_protocol::Error;
 use orchestrator_protocol::task::{Task, TaskId, TaskKind, TaskStatus};
-use orchestrator_storage::{Filter, Order, Query, Record, Table};
+use orchestrator_storage::{Filter, Record, Table};
 use tokio_util::sync::CancellationToken;
 
 use super::control::pauses_key;
 use super::draft::{LockRecord, due, due_as_learnt, entry, parse_slot};
 use super::{Pauses, Queue, locked};
-use crate::records;
-
-/// How many records one look into the store returns here.
-const PAGE: usize = 1_000;
+use crate::records::{self, status_filter};
 
 /// A task that was running when the engine before this one ended.
 #[derive(Debug)]
@@ -106,18 +103,6 @@ impl Queue {
         filter: Filter,
         mut visit: impl FnMut(&Record) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut query = Query { table, filter, order: Order::OldestFirst, after: None, limit: PAGE };
-        loop {
-            let page = self.store.list(&query).await.map_err(records::storage_error)?;
-            page.records.iter().try_for_each(&mut visit)?;
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return Ok(()),
-            }
-        }
+        records::each(&*self.store, table, filter, |record| visit(&record)).await
     }
-}
-
-pub(super) fn status_filter(status: TaskStatus) -> Filter {
-    Filter { statuses: vec![records::status_field(status)], ..Filter::default() }
 }

@@ -10,14 +10,39 @@ use std::collections::BTreeMap;
 
 use orchestrator_protocol::Error;
 use orchestrator_protocol::task::{AttemptOutcome, Task, TaskId, TaskKind, TaskStatus};
-use orchestrator_storage::{Change, Operation, Table};
+use orchestrator_storage::{Change, Expect, Operation, Store, StoreError, Table};
 use tracing::info;
 
 use super::Queue;
 use super::finish::Ending;
-use super::recover::status_filter;
 use crate::membership::{self, Seat};
-use crate::records;
+use crate::records::{self, status_filter};
+
+/// Takes the leases off all attempts: one engine has their store for itself from here on, so nobody else will
+/// begin them anew, also where the records move on to a store that engines share.
+///
+/// # Errors
+/// Those of the storage.
+pub async fn end_leases(store: &dyn Store) -> Result<(), Error> {
+    let mut leased = Vec::new();
+    records::each(store, Table::Task, status_filter(TaskStatus::Running), |record| {
+        let mut task: Task = records::read(&record)?;
+        if let Some(claim) = task.claim.as_mut().filter(|claim| claim.is_leased) {
+            claim.is_leased = false;
+            leased.push(records::put_task(&task, Expect::Revision(record.revision))?);
+        }
+        Ok(())
+    })
+    .await?;
+    for operation in leased {
+        match store.commit(vec![operation]).await {
+            // It has gone on meanwhile. What still runs is seen when an engine is opened on the store.
+            Ok(_) | Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(records::storage_error(error)),
+        }
+    }
+    Ok(())
+}
 
 impl Queue {
     /// Ends the attempts of engines that have no seat. Returns the tasks.

@@ -2,13 +2,11 @@
 
 use orchestrator_protocol::task::{Task, TaskKind, TaskStatus};
 use orchestrator_protocol::{Error, Result};
-use orchestrator_storage::{Filter, Order, Query, Store, Table};
+use orchestrator_storage::{Store, Table};
 
 use crate::membership::{self, LeaseTimes, Member};
-use crate::records::{self, storage_error};
+use crate::records::{self, status_filter};
 
-/// How many records one look into the store returns here.
-const PAGE: usize = 1_000;
 /// How many tasks an error names.
 const NAMED: usize = 5;
 
@@ -46,25 +44,17 @@ fn refuse(others: Vec<Member>) -> Result<()> {
 /// # Errors
 /// A conflict that names such tasks; those of the storage.
 pub async fn no_attempts_of_others(store: &dyn Store, own: &str) -> Result<()> {
-    let statuses = vec![records::status_field(TaskStatus::Running)];
-    let filter = Filter { statuses, ..Filter::default() };
-    let mut query = Query { table: Table::Task, filter, order: Order::OldestFirst, after: None, limit: PAGE };
     let mut found = Vec::new();
-    loop {
-        let page = store.list(&query).await.map_err(storage_error)?;
-        for record in &page.records {
-            let task: Task = records::read(record)?;
-            if task.kind() != TaskKind::Workflow
-                && let Some(claim) = task.claim.filter(|claim| claim.engine != own)
-            {
-                found.push(format!("{} '{}' on {}", task.id, task.name, claim.engine));
-            }
+    records::each(store, Table::Task, status_filter(TaskStatus::Running), |record| {
+        let task: Task = records::read(&record)?;
+        if task.kind() != TaskKind::Workflow
+            && let Some(claim) = task.claim.filter(|claim| claim.engine != own)
+        {
+            found.push(format!("{} '{}' on {}", task.id, task.name, claim.engine));
         }
-        match page.next {
-            Some(next) => query.after = Some(next),
-            None => break,
-        }
-    }
+        Ok(())
+    })
+    .await?;
     if found.is_empty() {
         return Ok(());
     }

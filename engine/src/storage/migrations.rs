@@ -35,14 +35,14 @@ pub struct Migrations {
     config: Arc<Config>,
     /// The name of this engine among those that share a store.
     member: String,
-    /// Where the records are now.
-    place: Mutex<Place>,
+    /// The configuration with the storage where the records are now.
+    here: Mutex<Arc<Config>>,
     /// The one that is under way.
     running: Mutex<Option<Arc<Known>>>,
     /// Held by the one migration that is under way.
     only: Arc<tokio::sync::Mutex<()>>,
-    /// The configuration with which the engine must be opened again.
-    moved: watch::Sender<Option<Box<Config>>>,
+    /// Whether the engine must be opened again where the records are now.
+    moved: watch::Sender<bool>,
 }
 
 /// A migration.
@@ -77,14 +77,23 @@ const PREFIX: &str = "storage/migration/";
 impl Migrations {
     /// For an engine that works on `store`, where its configuration says.
     pub fn new(store: Arc<SwitchingStore>, config: Arc<Config>, member: String) -> Arc<Self> {
-        let place = Mutex::new(place(&config));
-        let (running, only, moved) = (Mutex::default(), Arc::default(), watch::Sender::new(None));
-        Arc::new(Self { store, config, member, place, running, only, moved })
+        let here = Mutex::new(Arc::clone(&config));
+        let (running, only, moved) = (Mutex::default(), Arc::default(), watch::Sender::new(false));
+        Arc::new(Self { store, config, member, here, running, only, moved })
     }
 
-    /// Tells when the engine must be opened again, and with which configuration.
-    pub fn moved(&self) -> watch::Receiver<Option<Box<Config>>> {
+    /// Tells when the engine must be opened again where the records are now.
+    pub fn moved(&self) -> watch::Receiver<bool> {
         self.moved.subscribe()
+    }
+
+    /// The configuration with the storage where the records are now.
+    pub fn here(&self) -> Arc<Config> {
+        Arc::clone(&locked(&self.here))
+    }
+
+    fn place(&self) -> Place {
+        place(&self.here())
     }
 
     /// Waits until the storage must be opened again.
@@ -94,14 +103,14 @@ impl Migrations {
 
     /// How the storage is.
     pub async fn report(&self) -> Result<StorageReport> {
-        let here = locked(&self.place).clone();
+        let here = self.place();
         super::report(&*self.store, &here).await.map_err(storage_error)
     }
 
     fn target(&self, to: &StorageTarget) -> Result<Config> {
         let refused = |error: anyhow::Error| Error::invalid(format!("{error:#}")).with_field("storage_type");
         let target = targeted(&self.config, to).map_err(refused)?;
-        let here = locked(&self.place).clone();
+        let here = self.place();
         if place(&target) == here {
             return Err(Error::conflict(format!("the records are there already: {here}"))
                 .with_help("name another place with `dir`, `url` or `database`, or another `storage_type`")
@@ -113,7 +122,7 @@ impl Migrations {
     /// Whether the records could be moved.
     pub async fn validate(&self, to: &StorageTarget) -> Result<Validation> {
         let target = self.target(to)?;
-        let here = locked(&self.place).clone();
+        let here = self.place();
         Ok(validate::validate(&*self.store.current(), &here, &target).await)
     }
 
@@ -122,7 +131,7 @@ impl Migrations {
         let busy =
             || Error::conflict("another migration is under way").with_help("wait for it, or cancel it");
         let only = Arc::clone(&self.only).try_lock_owned().map_err(|_| busy())?;
-        if self.moved.borrow().is_some() {
+        if *self.moved.borrow() {
             return Err(busy());
         }
         let target = self.target(to)?;
@@ -137,7 +146,7 @@ impl Migrations {
             .map_err(|error| Error::conflict(format!("the target cannot be opened: {error:#}")))?;
         let known = Arc::new(Known {
             id: MigrationId::generate(),
-            from: locked(&self.place).clone(),
+            from: self.place(),
             to: place(&target),
             advice: afterwards(&self.config, &target),
             started_at: Utc::now(),
@@ -186,12 +195,12 @@ impl Migrations {
         let result = self.store.migrate_when(Arc::clone(&target), plan, steering, alone).await;
         match &result {
             Ok(report) => {
-                *locked(&self.place) = known.to.clone();
+                *locked(&self.here) = Arc::new(config.clone());
                 let advice = &known.advice;
                 info!(migration = %known.id, records = report.records, waited = ?report.waited, "the records have moved; {advice}");
             }
             Err(MigrationError::Unknown(_)) => {
-                error!(migration = %known.id, "it is not known whether the records have moved; start the engine anew");
+                error!(migration = %known.id, "it is not known whether the records have moved: the engine is opened again, and finds out");
             }
             Err(error) => {
                 warn!(migration = %known.id, error = told(error), "the records stay where they are");
@@ -206,7 +215,7 @@ impl Migrations {
             warn!(migration = %known.id, %error, "the end of the migration cannot be noted down");
         }
         if has_moved && (self.is_shared() || config.storage_type.is_shared()) {
-            self.moved.send_replace(Some(Box::new(config)));
+            self.moved.send_replace(true);
             return None;
         }
         Some(end)
@@ -250,7 +259,7 @@ impl Migrations {
             return running.shown();
         }
         match migration.status {
-            MigrationStatus::Running => broken_off(migration, &shown(&locked(&self.place).clone())),
+            MigrationStatus::Running => broken_off(migration, &shown(&self.place())),
             _ => migration,
         }
     }

@@ -29,6 +29,8 @@ use super::{MigrationError, Phase, Steering};
 use crate::record::{Change, Expect, Fields, Key, MAX_ID_BYTES, Operation, Record, Revision, Table};
 use crate::store::Store;
 
+/// What a file is called where a storage is named.
+pub const BACKEND: &str = "file";
 /// The version that this release writes, and the newest that it reads.
 const VERSION: u32 = 1;
 const FORMAT: &str = "orchestrator-records";
@@ -228,7 +230,7 @@ pub fn check(path: &Path) -> Result<Moved, PortableError> {
 /// Those of the file, when nothing was imported, and of the store.
 pub async fn import(path: &Path, target: &dyn Store, steering: &Steering) -> Result<Moved, PortableError> {
     let checked = check(path)?;
-    let from = Place { backend: "file".into(), location: path.display().to_string() };
+    let from = Place { backend: BACKEND.into(), location: path.display().to_string() };
     let found = read_state(target).await.map_err(MigrationError::Target)?;
     let is_begun = match found.state.clone() {
         StorageState::Migrating { from: of, .. } if of == from => true,
