@@ -27,8 +27,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use orchestrator_protocol::storage::{StoragePlace, StorageReport, StorageTarget};
-use orchestrator_storage::migration::{portable, settle_target};
 use orchestrator_storage::migration::state::{Place, StorageState, read_state};
+use orchestrator_storage::migration::{portable, settle_target};
 use orchestrator_storage::{Store, StoreResult, Table};
 use tracing::{info, warn};
 
@@ -217,7 +217,8 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
             bail!("the records have moved in a circle, from the {here} to the {to} and back");
         }
         let advice = advice(&to);
-        let cannot = || format!("the records are not in the {here} but in the {to}, which cannot be opened: {advice}");
+        let cannot =
+            || format!("the records are not in the {here} but in the {to}, which cannot be opened: {advice}");
         config = at(&config, &to)?;
         store = open_existing(&config).await.with_context(cannot)?;
         let found = read_state(&*store).await.with_context(cannot)?.state;

@@ -1,6 +1,5 @@
 //! The connection to a daemon: calls with limits, and what becomes of their errors.
 
-use std::collections::HashMap;
 use std::error::Error as _;
 use std::fs::File;
 use std::future::Future;
@@ -38,7 +37,7 @@ pub(super) const WORK: Duration = Duration::from_secs(15 * 60);
 const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
 /// A connection, the words for where it goes, and the count of what goes over it. What a stream needs.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Connection {
     pub(super) docker: Docker,
     pub(super) at: Arc<str>,

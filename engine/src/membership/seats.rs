@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use orchestrator_protocol::Error;
-use orchestrator_storage::{Expect, Fields, Filter, Key, Operation, Order, Query, Record, Store, Table};
+use orchestrator_storage::{Expect, Fields, Filter, Key, Operation, Record, Store, Table};
 use serde::{Deserialize, Serialize};
 
 use super::observer::Beat;
