@@ -121,8 +121,8 @@ impl Chaos {
     pub fn round(&mut self, number: u32) {
         let plan = self.plan(number);
         eprintln!("round {number}: {plan}");
-        let (victim, gate) = (plan.victim, self.load.gate());
-        let (gated, task) = self.occupy(victim, &gate);
+        let victim = plan.victim;
+        let (gated, task, gate) = self.occupy(victim);
         let mut of_round = vec![task];
         if plan.has_held {
             let held = self.load.gated(&gate, true, &mut self.random);
@@ -215,12 +215,14 @@ impl Chaos {
         Plan { victim, fault, span, lead, has_held }
     }
 
-    /// Submits tasks behind a gate until an engine runs one of them: that one.
-    fn occupy(&mut self, index: usize, gate: &Gate) -> (String, TaskId) {
+    /// Submits tasks behind gates until an engine runs one of them: that one. What others run goes on, so that
+    /// they have room for what they take over.
+    fn occupy(&mut self, index: usize) -> (String, TaskId, Gate) {
         let engine = self.cluster.members[index].id.clone();
         let runs_elsewhere = |task: &Task| task.claim.as_ref().is_some_and(|claim| claim.engine != engine);
         loop {
-            let submission = self.load.gated(gate, false, &mut self.random);
+            let gate = self.load.gate();
+            let submission = self.load.gated(&gate, false, &mut self.random);
             let (name, id) = (submission.fates[0].0.clone(), self.submit(index, &submission));
             let mut runs_here = false;
             self.until("a task to begin", |this| {
@@ -229,8 +231,9 @@ impl Chaos {
                 runs_elsewhere(&task) || (runs_here && this.starts(&name) > 0)
             });
             if runs_here {
-                return (name, id);
+                return (name, id, gate);
             }
+            gate.open();
         }
     }
 
