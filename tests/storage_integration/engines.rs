@@ -1,5 +1,5 @@
-//! Engines as processes, and the program's commands, on the real server: through an outage, and with a user
-//! who has to sign in.
+//! Engines as processes, and the program's commands, on the real server: through an outage, with a user who
+//! has to sign in, and over TLS.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,9 @@ use std::process::Command;
 
 use orchestrator_protocol::event::OutputStream;
 use orchestrator_protocol::request::GetStatus;
-use orchestrator_protocol::storage::{Initialised, StorageTarget, ValidateMigration, Validation};
+use orchestrator_protocol::storage::{
+    Initialised, StorageReport, StorageTarget, ValidateMigration, Validation,
+};
 use orchestrator_protocol::submit::NewTask;
 use orchestrator_protocol::task::{OnEngineLoss, TaskStatus};
 use orchestrator_storage::surrealdb::ServerOptions;
@@ -438,5 +440,30 @@ fn a_database_that_is_only_looked_at_as_a_target_is_not_made() {
     let namespaces = Console::open(&server).names("INFO FOR ROOT", "namespaces");
     for namespace in [&online.namespace, &offline.namespace] {
         assert!(!namespaces.contains(namespace), "{namespaces:?}");
+    }
+}
+
+#[test]
+fn a_server_is_reached_over_tls_where_its_certificate_is_trusted() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let server = SurrealServer::start_with_tls(SERVER, &made.cert.pem(), &made.signing_key.serialize_pem());
+    let certificate = server.certificate();
+    let certificate = certificate.to_str().unwrap();
+    for scheme in ["wss", "https"] {
+        let options = server.database(scheme);
+        let mut engine = engine(&options, &[]);
+        engine.start_in_environment("SSL_CERT_FILE", certificate);
+        finish_one(&engine);
+        let words =
+            [&["status", "--json", "--storage-type", "surrealdb-server"][..], &place(&options)].concat();
+        let mut command = storage(engine.directory(), &words);
+        let report: StorageReport = answered(command.env("SSL_CERT_FILE", certificate));
+        assert_eq!((report.place.backend.as_str(), report.tables["task"]), ("surrealdb-server", 1));
+        let refused = refusal(&mut storage(engine.directory(), &words));
+        assert!(refused.contains("certificate"), "{scheme}: {refused}");
     }
 }
