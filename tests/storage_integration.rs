@@ -13,6 +13,9 @@ use tempfile::TempDir;
 #[cfg(feature = "surrealdb")]
 #[path = "storage_integration/surrealdb.rs"]
 mod on_surrealdb;
+#[cfg(feature = "surrealdb")]
+#[path = "storage_integration/engines.rs"]
+mod surrealdb_engines;
 
 /// The backends of this build.
 const BACKENDS: &[&str] = if cfg!(feature = "surrealdb") {

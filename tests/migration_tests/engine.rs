@@ -1,6 +1,6 @@
 //! Real processes: an engine whose records are moved under it, and the program on a stopped engine.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use orchestrator_protocol::ErrorCode;
 use orchestrator_protocol::request::GetStatus;
@@ -89,25 +89,25 @@ fn one_engine_has_a_data_directory_at_a_time_wherever_its_records_are() {
     assert!(engine.tasks().is_empty(), "the first one goes on");
 }
 
-fn storage(engine: &TestEngine, words: &[&str]) -> Output {
-    Command::new(ENGINE)
-        .arg("storage")
-        .args(words)
-        .arg("--data-dir")
-        .arg(engine.data_dir())
-        .current_dir(engine.directory())
-        .output()
-        .unwrap()
+fn storage(engine: &TestEngine, words: &[&str]) -> Command {
+    let mut command = Command::new(ENGINE);
+    command.arg("storage").args(words).arg("--data-dir").arg(engine.data_dir());
+    command.current_dir(engine.directory());
+    command
 }
 
 fn json<T: DeserializeOwned>(engine: &TestEngine, words: &[&str]) -> T {
-    let output = storage(engine, &[words, &["--json"]].concat());
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    answered(storage(engine, words).arg("--json"))
+}
+
+fn answered<T: DeserializeOwned>(command: &mut Command) -> T {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn refusal(engine: &TestEngine, words: &[&str]) -> String {
-    let output = storage(engine, words);
+    let output = storage(engine, words).output().unwrap();
     assert!(!output.status.success(), "{words:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -154,4 +154,37 @@ fn the_program_moves_the_records_of_a_stopped_engine() {
     let missing = refusal(&engine, &["status", "--source-dir", "nowhere"]);
     assert!(missing.contains("there is no storage"), "{missing}");
     assert!(!engine.directory().join("nowhere").exists());
+}
+
+#[test]
+fn the_program_looks_where_an_engine_was_told_to_keep_its_records() {
+    const TYPE: [&str; 2] = ["--storage-type", "filesystem"];
+    let engine = TestEngine::new(ENGINE);
+    let elsewhere = engine.directory().join("elsewhere");
+    let dir = elsewhere.to_str().unwrap();
+    let mut engine = engine.with_arguments(&[&TYPE[..], &["--storage-dir", dir]].concat());
+    engine.start();
+    let script = engine.script("script", "echo done");
+    let id = engine.submit(engine.run(&script));
+    engine.wait(id);
+    engine.terminate();
+    // The data directory holds no records.
+    let missing = refusal(&engine, &[&["status"][..], &TYPE].concat());
+    assert!(missing.contains("there is no storage"), "{missing}");
+    let told = [&["status"][..], &TYPE, &["--storage-dir", dir]].concat();
+    let report: StorageReport = json(&engine, &told);
+    assert_eq!((report.place.location.as_str(), report.tables["task"]), (dir, 1));
+    // The same in the environment, where the engine finds it too.
+    let environment = [("ORCHESTRATOR_STORAGE_TYPE", "filesystem"), ("ORCHESTRATOR_STORAGE_DIR", dir)];
+    let same: StorageReport = answered(storage(&engine, &["status", "--json"]).envs(environment));
+    assert_eq!((&same.place, &same.tables), (&report.place, &report.tables));
+    let words = ["migrate", "--target-dir", "new", "--json"];
+    let moved: Migration = answered(storage(&engine, &words).envs(environment));
+    assert_eq!((moved.status, &moved.from), (MigrationStatus::Completed, &report.place));
+    // What is said of the source comes before what is configured.
+    let words = ["status", "--json", "--source-dir", "new"];
+    let there: StorageReport = answered(storage(&engine, &words).envs(environment));
+    assert_eq!((&there.place, there.tables["task"]), (&moved.to, 1));
+    engine.start();
+    assert_eq!(engine.task(id).status, TaskStatus::Completed, "it follows");
 }

@@ -1,7 +1,7 @@
 //! A real SurrealDB server on loopback, for the suites.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,6 +11,10 @@ use tempfile::TempDir;
 
 use crate::wait::until;
 
+/// The files with what a server shows to those who speak TLS to it, in its directory.
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
+
 /// A server with its records on RocksDB in a directory of its own. It ends when this is dropped.
 pub struct SurrealServer {
     program: PathBuf,
@@ -19,6 +23,8 @@ pub struct SurrealServer {
     child: Option<Child>,
     /// Whether it lets everybody in. A password takes seconds to check in an unoptimised server.
     is_open: bool,
+    /// Whether it speaks TLS, and nothing else.
+    has_tls: bool,
     databases: AtomicU32,
 }
 
@@ -28,14 +34,30 @@ impl SurrealServer {
     /// # Panics
     /// When it does not.
     pub fn start(program: &str, is_open: bool) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), program, is_open, false)
+    }
+
+    /// The same, open to everybody who speaks TLS. The certificate and its key are PEM.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start_with_tls(program: &str, certificate: &str, key: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(CERTIFICATE), certificate).unwrap();
+        std::fs::write(directory.path().join(KEY), key).unwrap();
+        Self::start_in(directory, program, true, true)
+    }
+
+    fn start_in(directory: TempDir, program: &str, is_open: bool, has_tls: bool) -> Self {
         // The port is free at this moment; the server takes it at once.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut server = Self {
             program: program.into(),
             address,
-            directory: tempfile::tempdir().unwrap(),
+            directory,
             child: None,
             is_open,
+            has_tls,
             databases: AtomicU32::new(0),
         };
         server.resume();
@@ -47,20 +69,22 @@ impl SurrealServer {
     /// # Panics
     /// When it does not listen in time.
     pub fn resume(&mut self) {
-        let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
-        let child = Command::new(&self.program)
+        let log = std::fs::File::create(self.in_directory("log")).unwrap();
+        let mut command = Command::new(&self.program);
+        command
             .args(["start", "--no-banner", "--log", "warn", "--user", "root", "--pass", "root", "--bind"])
             .arg(self.address.to_string())
-            .arg(format!("rocksdb://{}", self.records().display()))
+            .arg(format!("rocksdb://{}", self.in_directory("records").display()))
             .args(self.is_open.then_some("--unauthenticated"))
             // The suite's largest body is larger than what a server takes over HTTP by itself.
             .env("SURREAL_HTTP_MAX_RPC_BODY_SIZE", "67108864")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
+            .stderr(log);
+        if self.has_tls {
+            command.arg("--web-crt").arg(self.certificate()).arg("--web-key").arg(self.in_directory(KEY));
+        }
+        self.child = Some(command.spawn().unwrap());
         until("the server to listen", || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "the server ended: {}", self.log());
@@ -79,17 +103,22 @@ impl SurrealServer {
         }
     }
 
-    fn records(&self) -> PathBuf {
-        Path::new(self.directory.path()).join("records")
+    fn in_directory(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     /// What it has logged.
     fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.in_directory("log")).unwrap_or_default()
     }
 
-    /// How to open a store in a new database of its own; `scheme` is `ws` or `http`. Where the server is
-    /// not open, an administrator has to prepare it first.
+    /// The file with its certificate, where it speaks TLS.
+    pub fn certificate(&self) -> PathBuf {
+        self.in_directory(CERTIFICATE)
+    }
+
+    /// How to open a store in a new database of its own; `scheme` is `ws` or `http`, or `wss` or `https`.
+    /// Where the server is not open, an administrator has to prepare it first.
     pub fn database(&self, scheme: &str) -> ServerOptions {
         let n = self.databases.fetch_add(1, Ordering::Relaxed);
         let mut options = ServerOptions::new(format!("{scheme}://{}", self.address));
