@@ -275,10 +275,18 @@ pub(super) async fn dial(url: &str) -> Result<Surreal<Any>, String> {
     let words = |error: surrealdb::Error| error.to_string();
     let socket = WebsocketConfig::new().max_message_size(MAX_MESSAGE_BYTES);
     let mut config = Config::new().websocket(socket).map_err(words)?;
-    if let Some(tls) = tls::config(url)? {
+    let tls = tls::config(url)?;
+    let is_encrypted = tls.is_some();
+    if let Some(tls) = tls {
         config = config.rustls(tls);
     }
-    surrealdb::engine::any::connect((url, config)).await.map_err(words)
+    surrealdb::engine::any::connect((url, config)).await.map_err(|error| match is_encrypted {
+        // Over HTTP the library does not say that it is that.
+        true => {
+            format!("{error} (its certificate must be one that this machine trusts, or SSL_CERT_FILE names)")
+        }
+        false => error.to_string(),
+    })
 }
 
 async fn connect(options: &ServerOptions) -> Result<Surreal<Any>, String> {

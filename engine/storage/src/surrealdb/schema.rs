@@ -88,6 +88,22 @@ async fn make(session: &Session, namespace: &str, database: &str) -> Result<(), 
     session.select(namespace, Some(database)).await
 }
 
+/// Whether an open server has the database. It is not gone into: an open server makes what is gone into.
+async fn has_database(options: &ServerOptions) -> Result<bool, Trouble> {
+    let session = Session::Server(dial(&options.url).await.map_err(Trouble::Away)?);
+    let is_listed = async |of: &str, list: &str, name: &str| {
+        let Value::Object(info) = session.run(&format!("INFO FOR {of}"), Object::new()).await? else {
+            return Ok(false);
+        };
+        Ok(matches!(info.get(list), Some(Value::Object(names)) if names.contains_key(name)))
+    };
+    if !is_listed("ROOT", "namespaces", &options.namespace).await? {
+        return Ok(false);
+    }
+    session.select(&options.namespace, None).await?;
+    is_listed("NS", "databases", &options.database).await
+}
+
 /// Whether a name can stand in a statement.
 pub(super) fn check_name(what: &str, name: &str) -> StoreResult<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -157,6 +173,13 @@ pub async fn bootstrap(root: Credentials, engine: &ServerOptions) -> StoreResult
 pub async fn stored_version(options: ServerOptions) -> StoreResult<Option<u32>> {
     check_name("namespace", &options.namespace)?;
     check_name("database", &options.database)?;
+    if options.credentials.is_none() {
+        let looked = tokio::time::timeout(options.patience, has_database(&options)).await;
+        let looked = looked.unwrap_or_else(|_| Err(Trouble::Away("no answer".to_owned())));
+        if !looked.map_err(|trouble| trouble.of_read(&options.url))? {
+            return Ok(None);
+        }
+    }
     let link = Link::server(options);
     let schema = Value::RecordId(RecordId::new("store", "schema"));
     let text = "RETURN (SELECT VALUE version FROM ONLY $schema)";
