@@ -287,3 +287,27 @@ async fn a_server_that_is_killed_loses_nothing_that_was_acknowledged() {
     store.commit(vec![put("after", Expect::Absent, "1")]).await.unwrap();
     assert!(store.health().await.writable);
 }
+
+/// The next look of its own comes long after this test has ended: whatever a store learns of here the server has
+/// told it.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_web_socket_an_engine_is_told_of_what_others_commit() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(true);
+    let options = server.database("ws");
+    let told = ServerOptions { poll_interval: Duration::from_secs(24 * 60 * 60), ..options.clone() };
+    let told = SurrealStore::open_server(told).await.unwrap();
+    let author = SurrealStore::open_server(options).await.unwrap();
+    let mut made = Vec::new();
+    for n in 0..5 {
+        let id = n.to_string();
+        author.commit(vec![put(&id, Expect::Absent, "1")]).await.unwrap();
+        made.push(Key::new(Table::Task, id));
+        // Of the first one the look with which it begins may tell, of the others nothing but the live query.
+        assert_eq!(learnt(&told, 0, made.len()).await, made);
+    }
+    told.close().await.unwrap();
+    author.close().await.unwrap();
+}
