@@ -1,5 +1,6 @@
 //! The backends on SurrealDB: in this process, and on the real server.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use orchestrator_storage::{
     Change, Changes, Expect, Fields, Filter, Key, Operation, Order, Query, Record, Sequence, Store,
     StoreError, Table,
 };
+use orchestrator_tests::proxy::{Proxy, Way};
 use orchestrator_tests::shared;
 use orchestrator_tests::surrealdb::SurrealServer;
-use orchestrator_tests::wait::until;
+use orchestrator_tests::wait::{PATIENCE, until};
 
 use super::is_asked_for;
 
@@ -116,9 +118,17 @@ async fn the_wrapper_keeps_the_contract_while_it_only_delays() {
 }
 
 fn put(id: &str, expect: Expect, text: &str) -> Operation {
+    put_with(Fields::default(), id, expect, text)
+}
+
+/// A task in a state.
+fn in_state(status: &str, id: &str, expect: Expect) -> Operation {
+    put_with(Fields { status: Some(status.into()), ..Fields::default() }, id, expect, "1")
+}
+
+fn put_with(fields: Fields, id: &str, expect: Expect, text: &str) -> Operation {
     let body = serde_json::value::RawValue::from_string(text.to_owned()).unwrap().into();
-    let change = Change::Put { fields: Fields::default(), body };
-    Operation { key: Key::new(Table::Task, id), expect, change }
+    Operation { key: Key::new(Table::Task, id), expect, change: Change::Put { fields, body } }
 }
 
 fn check(id: &str, expect: Expect) -> Operation {
@@ -146,6 +156,21 @@ async fn learnt(store: &SurrealStore, after: Sequence, records: usize) -> Vec<Ke
     .await;
     keys.sort();
     keys
+}
+
+/// Looks whether there are so many tasks in each state: as a store counts them, and as it lists them.
+async fn assert_states(store: &SurrealStore, expected: &[(&str, u64)]) {
+    let expected: BTreeMap<String, u64> =
+        expected.iter().map(|(status, tasks)| ((*status).to_owned(), *tasks)).collect();
+    let (mut counted, mut listed) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
+    for count in store.counts(Table::Task).await.unwrap() {
+        *counted.entry(count.status.unwrap_or_default().to_string()).or_default() += count.records;
+    }
+    for record in tasks(store).await {
+        *listed.entry(record.fields.status.unwrap_or_default().to_string()).or_default() += 1;
+    }
+    assert_eq!(counted, expected);
+    assert_eq!(listed, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -310,4 +335,56 @@ async fn over_a_web_socket_an_engine_is_told_of_what_others_commit() {
     }
     told.close().await.unwrap();
     author.close().await.unwrap();
+}
+
+/// Two engines have written nothing for so long that a third one takes them for gone, and one of them was only
+/// held up, with a commit on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn engines_that_were_taken_for_gone_go_on_and_the_counts_are_right() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(true);
+    let options = server.database("ws");
+    let hasty = ServerOptions { retire_after: Duration::ZERO, ..options.clone() };
+    let writers = || server.ask(&options, "SELECT VALUE record::id(id) FROM meta").remove(0);
+    let way = Proxy::start(server.address());
+    let url = format!("ws://{}", way.address());
+    let held_up = ServerOptions { url, patience: PATIENCE, ..options.clone() };
+    let held_up = Arc::new(SurrealStore::open_server(held_up).await.unwrap());
+    let idle = SurrealStore::open_server(options.clone()).await.unwrap();
+    let pending = |id: &str| in_state("Pending", id, Expect::Absent);
+    let running = |id: &str| in_state("Running", id, Expect::Revision(1));
+    held_up.commit(vec![pending("a"), pending("b")]).await.unwrap();
+    idle.commit(vec![pending("c")]).await.unwrap();
+    way.set(Way::Silent);
+    let late = tokio::spawn({
+        let (store, operations) = (Arc::clone(&held_up), vec![running("a"), pending("d")]);
+        async move { store.commit(operations).await }
+    });
+    let third = SurrealStore::open_server(hasty.clone()).await.unwrap();
+    let left = writers();
+    assert!(left.as_array().unwrap().len() == 2 && left.to_string().contains("\"retired\""), "{left}");
+    assert_eq!(third.sequence().await.unwrap(), 2);
+    way.set(Way::Open);
+    let late = tokio::time::timeout(PATIENCE, late).await.unwrap().unwrap().unwrap();
+    assert_eq!(late.revisions, [2, 1]);
+    idle.commit(vec![running("c"), pending("e")]).await.unwrap();
+    let made = ["a", "c", "d", "e"].map(|id| Key::new(Table::Task, id));
+    assert_eq!(learnt(&third, 2, made.len()).await, made);
+    assert_states(&third, &[("Pending", 3), ("Running", 2)]).await;
+    // Once more, beside what is left of the first two, and the third one with them.
+    let fourth = SurrealStore::open_server(hasty).await.unwrap();
+    let left = writers();
+    assert_eq!(left.as_array().unwrap().len(), 2, "{left}");
+    assert_eq!(fourth.sequence().await.unwrap(), 4);
+    assert_states(&fourth, &[("Pending", 3), ("Running", 2)]).await;
+    third.commit(vec![running("b")]).await.unwrap();
+    held_up.commit(vec![in_state("Completed", "a", Expect::Revision(2))]).await.unwrap();
+    let made = ["a", "b"].map(|id| Key::new(Table::Task, id));
+    assert_eq!(learnt(&fourth, 4, made.len()).await, made);
+    assert_states(&fourth, &[("Completed", 1), ("Pending", 2), ("Running", 2)]).await;
+    for store in [&*held_up, &idle, &third, &fourth] {
+        store.close().await.unwrap();
+    }
 }
