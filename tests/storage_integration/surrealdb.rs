@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use orchestrator_storage::chaos::{ChaosPlan, ChaosStore};
 use orchestrator_storage::conformance::{Harness, run_all};
-use orchestrator_storage::surrealdb::{EmbeddedOptions, ServerOptions, SurrealStore, bootstrap};
+use orchestrator_storage::surrealdb::{
+    EmbeddedOptions, ServerOptions, SurrealStore, bootstrap, stored_version,
+};
 use orchestrator_storage::{
     Change, Changes, Expect, Fields, Filter, Key, Operation, Order, Query, Record, Sequence, Store,
     StoreError, Table,
@@ -387,4 +389,29 @@ async fn engines_that_were_taken_for_gone_go_on_and_the_counts_are_right() {
     for store in [&*held_up, &idle, &third, &fourth] {
         store.close().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_a_newer_release_is_refused_and_nothing_is_changed_in_it() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(true);
+    // Whoever opens it and goes on puts together what is left of those before.
+    let options = ServerOptions { retire_after: Duration::ZERO, ..server.database("ws") };
+    let store = SurrealStore::open_server(options.clone()).await.unwrap();
+    store.commit(vec![put("a", Expect::Absent, "1")]).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(stored_version(options.clone()).await.unwrap(), Some(1));
+    // Everything else may differ there, and there may be less of it.
+    server.ask(&options, "UPSERT store:schema SET version = 2; REMOVE TABLE label; CREATE newer:one");
+    let everything = || {
+        let tables = "store, meta, change, tally, task, newer";
+        server.ask(&options, &format!("INFO FOR DB; INFO FOR TABLE task; SELECT * FROM {tables}"))
+    };
+    let before = everything();
+    let refused = SurrealStore::open_server(options.clone()).await.err().unwrap();
+    assert!(matches!(refused, StoreError::NewerSchema { found: 2, known: 1 }), "{refused}");
+    assert_eq!(stored_version(options.clone()).await.unwrap(), Some(2));
+    assert_eq!(everything(), before);
 }
