@@ -1,5 +1,6 @@
 //! The engine's process is killed at a random moment of a live migration, again and again, while tasks are
-//! submitted and run: each time one side is the truth and says so, and nothing is lost or doubled.
+//! submitted and run: each time one side is the truth and says so, and nothing is lost or doubled. The first
+//! time it is killed as soon as its target is marked, so that a migration is cut off in any case.
 //!
 //! `ORCHESTRATOR_MIGRATION_KILLS` sets how often, `ORCHESTRATOR_MIGRATION_TASKS` how many tasks wait from the
 //! start, `ORCHESTRATOR_KILL_SEED` the seed.
@@ -18,10 +19,12 @@ use chrono::Utc;
 use orchestrator_protocol::ErrorCode;
 use orchestrator_protocol::client::{Client, ClientError};
 use orchestrator_protocol::storage::{
-    GetMigration, GetStorage, MigrationStatus, StartMigration, StoragePlace, StorageReport, StorageTarget,
+    GetMigration, GetStorage, Migration, MigrationStatus, StartMigration, StoragePlace, StorageReport,
+    StorageTarget,
 };
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{TaskId, TaskStatus};
+use orchestrator_storage::migration::Phase;
 use orchestrator_tests::engine::TestEngine;
 use orchestrator_tests::wait;
 use rand::rngs::StdRng;
@@ -97,41 +100,62 @@ fn report(engine: &TestEngine, storage: &StorageTarget) -> Option<StorageReport>
     None
 }
 
-/// Moves the records, and ends the engine after some time. Returns how long it took to the end, if it came
-/// to its end before.
-fn move_for(engine: &TestEngine, to: &StorageTarget, at_most: Duration) -> Option<Duration> {
+/// Moves the records until that is enough, or to the end. How far the migration was then, and after which
+/// time.
+fn move_until(
+    engine: &TestEngine,
+    to: &StorageTarget,
+    is_enough: impl Fn(&Migration, Duration) -> bool,
+) -> (Migration, Duration) {
     let start = Instant::now();
     let id = engine.ask(StartMigration { to: to.clone() }).id;
-    while start.elapsed() < at_most {
-        let migration = engine.ask(GetMigration { id });
+    loop {
+        let migration = *engine.ask(GetMigration { id });
+        let after = start.elapsed();
         match migration.status {
-            MigrationStatus::Completed => return Some(start.elapsed()),
+            MigrationStatus::Completed => return (migration, after),
+            MigrationStatus::Running if is_enough(&migration, after) => return (migration, after),
             MigrationStatus::Running => thread::sleep(Duration::from_millis(1)),
             _ => panic!("{migration:?}"),
         }
     }
-    None
 }
 
-/// Looks at both sides of a migration that was cut off, while no engine runs: exactly one is the truth.
-/// Returns whether that is the target, and where it is.
-fn truth(engine: &TestEngine, from: &StorageTarget, to: &StorageTarget) -> (bool, StoragePlace) {
+/// Whether a migration has told that it copies, or what comes after that. Then its target is marked.
+fn has_begun(migration: &Migration) -> bool {
+    migration.phase != Phase::Checking.as_str()
+}
+
+/// What both sides of a migration say whose engine was killed.
+struct Found {
+    /// Whether the target is the truth.
+    has_moved: bool,
+    /// Where the truth is.
+    place: StoragePlace,
+    /// Whether the target has the mark of a migration that has not come to its end.
+    is_cut_off: bool,
+}
+
+/// Looks at both sides of a migration while no engine runs: exactly one is the truth.
+fn look(engine: &TestEngine, from: &StorageTarget, to: &StorageTarget) -> Found {
     let source = report(engine, from).unwrap();
     let target = report(engine, to);
+    let is =
+        |states: [&str; 2]| target.as_ref().is_some_and(|target| states.contains(&target.state.as_str()));
     match source.state.as_str() {
         "active" => {
-            if let Some(target) = target {
-                let is_unfinished = ["migrating", "ready"].contains(&target.state.as_str());
-                let is_empty = target.epoch == 0 && target.tables.values().all(|records| *records == 0);
-                assert!(is_unfinished || is_empty, "{source:?} {target:?}");
-            }
-            (false, source.place)
+            let is_cut_off = is(["migrating", "ready"]);
+            let is_empty = target.as_ref().is_none_or(|target| {
+                target.epoch == 0 && target.tables.values().all(|records| *records == 0)
+            });
+            assert!(is_cut_off || is_empty, "{source:?} {target:?}");
+            Found { has_moved: false, place: source.place, is_cut_off }
         }
         "sealed" => {
+            assert!(is(["ready", "active"]), "{source:?} {target:?}");
             let target = target.unwrap();
-            assert!(["ready", "active"].contains(&target.state.as_str()), "{source:?} {target:?}");
             assert_eq!(source.other.as_ref(), Some(&target.place));
-            (true, target.place)
+            Found { has_moved: true, is_cut_off: target.state == "ready", place: target.place }
         }
         _ => panic!("{source:?} {target:?}"),
     }
@@ -160,13 +184,25 @@ pub fn killed_again_and_again(waiting: usize, make: impl Fn(&TestEngine, usize) 
     let mut from =
         StorageTarget { storage_type: engine.ask(GetStorage {}).place.backend, ..StorageTarget::default() };
     let mut lasts = Duration::from_millis(250);
-    let (mut stayed, mut moved) = (0, 0);
+    let (mut stayed, mut moved, mut cut_off) = (0, 0, 0);
     for round in 0..kills {
         let to = make(&engine, round);
         let moment = lasts.mul_f64(random.random_range(0.0..1.2));
-        move_for(&engine, &to, moment);
+        // The first one as soon as it has begun, whatever the machine does: its end is far away then.
+        let is_enough = |migration: &Migration, after: Duration| match round {
+            0 => has_begun(migration),
+            _ => after >= moment,
+        };
+        let (migration, after) = move_until(&engine, &to, is_enough);
         engine.kill();
-        let (has_moved, place) = truth(&engine, &from, &to);
+        let Found { has_moved, place, is_cut_off } = look(&engine, &from, &to);
+        // Nothing is taken back of what the engine has told.
+        assert!(is_cut_off || has_moved || !has_begun(&migration), "the mark is gone: {migration:?}");
+        if migration.status == MigrationStatus::Completed {
+            assert!(has_moved, "{migration:?}");
+            lasts = after;
+        }
+        cut_off += usize::from(is_cut_off);
         engine.start();
         let now = engine.ask(GetStorage {});
         assert_eq!((&now.place, now.state.as_str()), (&place, "active"));
@@ -174,8 +210,9 @@ pub fn killed_again_and_again(waiting: usize, make: impl Fn(&TestEngine, usize) 
         assert!(found.is_superset(&known), "{} tasks are lost", known.difference(&found).count());
         known = found;
         println!(
-            "{} after {moment:.0?}: {} to {}",
+            "{} after {after:.0?}, {}: {} to {}",
             if has_moved { "moved" } else { "stayed" },
+            if is_cut_off { "cut off" } else { "not cut off" },
             from.storage_type,
             to.storage_type
         );
@@ -184,11 +221,14 @@ pub fn killed_again_and_again(waiting: usize, make: impl Fn(&TestEngine, usize) 
         } else {
             stayed += 1;
             // The next one finishes what was left there.
-            lasts = move_for(&engine, &to, wait::PATIENCE * 10).unwrap();
+            let (migration, after) = move_until(&engine, &to, |_, after| after >= wait::PATIENCE * 10);
+            assert_eq!(migration.status, MigrationStatus::Completed, "{migration:?}");
+            lasts = after;
         }
         from = to;
     }
-    println!("{stayed} stayed, {moved} moved; a migration took {lasts:.1?} at last");
+    println!("{stayed} stayed, {moved} moved, {cut_off} cut off; a migration took {lasts:.1?} at last");
+    assert!(cut_off > 0, "no engine was killed between the mark and the end of its migration");
     let acknowledged = submitter.end();
     for id in &acknowledged {
         assert_eq!(engine.wait(*id).status, TaskStatus::Completed);

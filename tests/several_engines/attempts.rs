@@ -21,7 +21,7 @@ use orchestrator_tests::history::{self, Event, Expected, Told};
 use orchestrator_tests::shared::{Member, short_times, store, until};
 use orchestrator_tests::wait;
 
-const RUNNER: &str = env!("CARGO_BIN_EXE_orchestrator-under-test-runner");
+pub const RUNNER: &str = env!("CARGO_BIN_EXE_orchestrator-under-test-runner");
 
 /// Notes when it begins and ends and whether another attempt of its task is alive, and goes on until the
 /// gate is open.

@@ -1,19 +1,41 @@
 //! What keeps the records of several engines where they are, and who may have a name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::Utc;
 use orchestrator_engine::membership::{self, About, Membership, Seat};
+use orchestrator_engine::records::task_key;
 use orchestrator_engine::storage::alone;
 use orchestrator_protocol::ErrorCode;
-use orchestrator_protocol::task::AttemptOutcome;
-use orchestrator_storage::migration::Plan;
+use orchestrator_protocol::request::GetTask;
+use orchestrator_protocol::submit::{NewTask, SubmitRequest};
+use orchestrator_protocol::task::{AttemptOutcome, TaskStatus};
 use orchestrator_storage::migration::live::SwitchingStore;
-use orchestrator_storage::migration::state::Place;
-use orchestrator_storage::{StoreError, Table};
-use orchestrator_tests::queue::{submit, task};
-use orchestrator_tests::shared::{Peer, SharedStore, short_times, store};
+use orchestrator_storage::migration::state::{Place, StorageState, read_state, state_key};
+use orchestrator_storage::migration::{MigrationError, Plan};
+use orchestrator_storage::{Store, StoreError, Table};
+use orchestrator_tests::queue::{queue_on, submit, task};
+use orchestrator_tests::shared::{Member, Peer, SharedStore, short_times, store};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
 
+use crate::attempts::RUNNER;
 use crate::queues::{claim, claim_next, finish, in_step};
+
+fn plan(from: &TempDir, to: &TempDir) -> Plan {
+    let place = |of: &TempDir| Place {
+        backend: "surrealdb-server".into(),
+        location: of.path().display().to_string(),
+    };
+    Plan { migration: "m".into(), from: place(from), to: place(to) }
+}
+
+/// What whoever moves the records without a seat asks.
+async fn nobody_there(store: Arc<dyn Store>) -> Result<(), MigrationError> {
+    let alone = alone::no_seats(&*store, short_times()).await;
+    alone.map_err(|error| MigrationError::NotAlone(error.message))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_no_seat_sees_who_is_there_and_removes_who_is_not() {
@@ -83,14 +105,9 @@ async fn what_an_engine_that_is_gone_has_begun_is_taken_over_where_the_records_a
     submit(&gone.queue, vec![task(from.path(), "a", &[]), task(from.path(), "b", &[])], None).await;
     let begun = claim(&gone.queue).await.unwrap();
     gone.fall_silent();
-    let place = |of: &tempfile::TempDir| Place {
-        backend: "surrealdb-server".into(),
-        location: of.path().display().to_string(),
-    };
     alone::no_seats(&*old, short_times()).await.unwrap();
     let moving = Arc::new(SwitchingStore::guarded(SharedStore::new(&old)).await.unwrap());
-    let plan = Plan { migration: "m".into(), from: place(&from), to: place(&to) };
-    moving.migrate(SharedStore::new(&new), plan, Arc::default()).await.unwrap();
+    moving.migrate(SharedStore::new(&new), plan(&from, &to), Arc::default()).await.unwrap();
     // Whatever it has to say comes too late.
     assert!(matches!(gone.membership.renew().await, Err(StoreError::Unseated)));
     let other = Peer::join_with(&new, to.path(), "other", short_times(), |_| {}).await;
@@ -100,4 +117,82 @@ async fn what_an_engine_that_is_gone_has_begun_is_taken_over_where_the_records_a
     assert_eq!((again.task.id, again.task.fence), (begun.task.id, 2));
     assert_eq!(again.task.attempts[0].outcome, Some(AttemptOutcome::Lost));
     finish(&other.queue, &again, AttemptOutcome::Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_on_which_another_engine_works_stay_where_they_are_and_nothing_is_begun_elsewhere() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (old, new) = (store(from.path()).await, store(to.path()).await);
+    let peer = Peer::join_with(&old, from.path(), "there", short_times(), |_| {}).await;
+    let moving = Arc::new(SwitchingStore::guarded(SharedStore::new(&old)).await.unwrap());
+    let alone = nobody_there(Arc::clone(&old));
+    let moved = moving
+        .migrate_when(SharedStore::new(&new), plan(&from, &to), Arc::default(), alone)
+        .await
+        .unwrap_err();
+    let named = |words: &String| words.contains("there on there.example");
+    assert!(matches!(&moved, MigrationError::NotAlone(words) if named(words)), "{moved:?}");
+    assert_eq!(read_state(&*old).await.unwrap().state, StorageState::Active { epoch: 0 });
+    for table in Table::ALL {
+        assert!(new.counts(table).await.unwrap().is_empty(), "{table}");
+    }
+    submit(&peer.queue, vec![task(from.path(), "a", &[])], None).await;
+    let claimed = claim_next(&peer.queue).await;
+    finish(&peer.queue, &claimed, AttemptOutcome::Succeeded).await;
+    assert_eq!(peer.queue.task(claimed.task.id).await.unwrap().status, TaskStatus::Completed);
+}
+
+/// Nobody was there when it was asked, and then somebody comes before the moment of change.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_joins_while_the_records_move_keeps_them_where_they_are() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (old, new) = (store(from.path()).await, store(to.path()).await);
+    let moving = Arc::new(SwitchingStore::guarded(SharedStore::new(&old)).await.unwrap());
+    // Nothing runs, so that only records are looked at.
+    let tomorrow = Utc::now() + Duration::from_secs(86_400);
+    let later = |name| NewTask { not_before: Some(tomorrow), ..task(from.path(), name, &[]) };
+    let queue = queue_on(Arc::clone(&moving) as _, 0);
+    let before = submit(&queue, vec![later("before")], None).await.id.unwrap();
+    let (answered, is_answered) = oneshot::channel::<()>();
+    let (joined, has_joined) = oneshot::channel::<()>();
+    let seats = Arc::clone(&old);
+    let alone = async move {
+        let alone = nobody_there(seats).await;
+        answered.send(()).unwrap();
+        has_joined.await.unwrap();
+        alone
+    };
+    let moved = moving.migrate_when(SharedStore::new(&new), plan(&from, &to), Arc::default(), alone);
+    let joining = async {
+        is_answered.await.unwrap();
+        let member = Member::start(&old, from.path(), "late", RUNNER, short_times()).await;
+        joined.send(()).unwrap();
+        member
+    };
+    let (moved, member) = tokio::join!(moved, joining);
+    let Err(MigrationError::Source(StoreError::Conflict { key })) = &moved else { panic!("{moved:?}") };
+    assert_eq!(*key, state_key());
+    // The source is the truth, and both of them go on there.
+    assert_eq!(read_state(&*old).await.unwrap().state, StorageState::Active { epoch: 0 });
+    let request = SubmitRequest { tasks: vec![later("theirs")], ..SubmitRequest::default() };
+    let theirs = member.ask(request).await.unwrap().id.unwrap();
+    let ours = submit(&queue, vec![later("ours")], None).await.id.unwrap();
+    assert_eq!(queue.task(theirs).await.unwrap().name, "theirs");
+    assert_eq!(member.ask(GetTask { id: ours }).await.unwrap().name, "ours");
+    // The target has been filled, and no engine takes it for the truth.
+    let Plan { migration, from: source, .. } = plan(&from, &to);
+    let ready = StorageState::Ready { migration, epoch: 1, from: source };
+    assert_eq!(read_state(&*new).await.unwrap().state, ready);
+    assert!(new.get(&task_key(before)).await.unwrap().is_some());
+    assert!(new.get(&task_key(ours)).await.unwrap().is_none());
+    let refused = Member::open(&new, to.path(), "lost", RUNNER, short_times()).await.err().unwrap();
+    assert!(matches!(refused.downcast_ref::<StoreError>(), Some(StoreError::Failed { .. })), "{refused:#}");
+    // Once it is gone they move, and what was left there is finished.
+    member.stop().await;
+    let alone = nobody_there(Arc::clone(&old));
+    moving.migrate_when(SharedStore::new(&new), plan(&from, &to), Arc::default(), alone).await.unwrap();
+    assert_eq!(read_state(&*new).await.unwrap().state, StorageState::Active { epoch: 1 });
+    for id in [before, ours, theirs] {
+        assert!(new.get(&task_key(id)).await.unwrap().is_some());
+    }
 }

@@ -1,5 +1,6 @@
 //! The backends on SurrealDB: in this process, and on the real server.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,10 +8,17 @@ use std::time::Duration;
 
 use orchestrator_storage::chaos::{ChaosPlan, ChaosStore};
 use orchestrator_storage::conformance::{Harness, run_all};
-use orchestrator_storage::surrealdb::{EmbeddedOptions, ServerOptions, SurrealStore, bootstrap};
-use orchestrator_storage::{Change, Expect, Fields, Key, Operation, Store, StoreError, Table};
+use orchestrator_storage::surrealdb::{
+    EmbeddedOptions, ServerOptions, SurrealStore, bootstrap, stored_version,
+};
+use orchestrator_storage::{
+    Change, Changes, Expect, Fields, Filter, Key, Operation, Order, Query, Record, Sequence, Store,
+    StoreError, Table,
+};
+use orchestrator_tests::proxy::{Proxy, Way};
+use orchestrator_tests::shared;
 use orchestrator_tests::surrealdb::SurrealServer;
-use orchestrator_tests::wait::until;
+use orchestrator_tests::wait::{PATIENCE, until};
 
 use super::is_asked_for;
 
@@ -112,13 +120,59 @@ async fn the_wrapper_keeps_the_contract_while_it_only_delays() {
 }
 
 fn put(id: &str, expect: Expect, text: &str) -> Operation {
+    put_with(Fields::default(), id, expect, text)
+}
+
+/// A task in a state.
+fn in_state(status: &str, id: &str, expect: Expect) -> Operation {
+    put_with(Fields { status: Some(status.into()), ..Fields::default() }, id, expect, "1")
+}
+
+fn put_with(fields: Fields, id: &str, expect: Expect, text: &str) -> Operation {
     let body = serde_json::value::RawValue::from_string(text.to_owned()).unwrap().into();
-    let change = Change::Put { fields: Fields::default(), body };
-    Operation { key: Key::new(Table::Task, id), expect, change }
+    Operation { key: Key::new(Table::Task, id), expect, change: Change::Put { fields, body } }
 }
 
 fn check(id: &str, expect: Expect) -> Operation {
     Operation { key: Key::new(Table::Task, id), expect, change: Change::Check }
+}
+
+/// Every task, in order.
+async fn tasks(store: &SurrealStore) -> Vec<Record> {
+    let (table, filter, order) = (Table::Task, Filter::default(), Order::OldestFirst);
+    let page = store.list(&Query { table, filter, order, after: None, limit: 1_000 }).await.unwrap();
+    assert!(page.next.is_none(), "there are more");
+    page.records
+}
+
+/// Waits until a store has learnt that so many records were changed after a commit. Which ones, in order, and
+/// each as often as it has learnt of it.
+async fn learnt(store: &SurrealStore, after: Sequence, records: usize) -> Vec<Key> {
+    let mut keys: Vec<Key> = shared::until("what was committed to be learnt of", async || {
+        match store.changes(after, 10_000).await.unwrap() {
+            Changes::Since { keys, .. } if keys.len() < records => None,
+            Changes::Since { keys, .. } => Some(keys.into_iter().map(|(_, key)| key).collect()),
+            Changes::Gone { upto } => panic!("forgotten up to {upto}"),
+        }
+    })
+    .await;
+    keys.sort();
+    keys
+}
+
+/// Looks whether there are so many tasks in each state: as a store counts them, and as it lists them.
+async fn assert_states(store: &SurrealStore, expected: &[(&str, u64)]) {
+    let expected: BTreeMap<String, u64> =
+        expected.iter().map(|(status, tasks)| ((*status).to_owned(), *tasks)).collect();
+    let (mut counted, mut listed) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
+    for count in store.counts(Table::Task).await.unwrap() {
+        *counted.entry(count.status.unwrap_or_default().to_string()).or_default() += count.records;
+    }
+    for record in tasks(store).await {
+        *listed.entry(record.fields.status.unwrap_or_default().to_string()).or_default() += 1;
+    }
+    assert_eq!(counted, expected);
+    assert_eq!(listed, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,12 +229,13 @@ async fn of_three_engines_one_wins_a_race_and_all_learn_of_it() {
             assert_ne!((both.0.is_ok(), both.1.is_ok()), (true, true), "round {round}: write skew");
         }
         let counts = stores[0].counts(Table::Task).await.unwrap();
+        let made: Vec<Key> = tasks(&stores[0]).await.into_iter().map(|record| record.key).collect();
+        assert_eq!(counts[0].records, made.len() as u64);
         for store in &stores {
             let own = store.counts(Table::Task).await.unwrap();
             assert_eq!(own, counts);
-            // Everybody learns of every record that was made.
-            let mut newest = store.watch();
-            newest.wait_for(|newest| *newest >= counts[0].records / 2).await.unwrap();
+            // Everybody learns of every record that was made, once.
+            assert_eq!(learnt(store, 0, made.len()).await, made, "{scheme}");
         }
         for store in stores {
             store.close().await.unwrap();
@@ -239,11 +294,17 @@ async fn a_server_that_is_killed_loses_nothing_that_was_acknowledged() {
         server.resume();
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut unknown = 0;
     for author in authors {
-        let (key, made, _) = author.await.unwrap();
+        let (key, made, told_unknown) = author.await.unwrap();
+        unknown += told_unknown;
         let found = store.get(&Key::new(Table::Task, key.as_str())).await.unwrap().unwrap();
         assert_eq!(found.revision, made, "{key}");
     }
+    let acknowledged = acknowledged.load(std::sync::atomic::Ordering::Relaxed);
+    println!(
+        "{acknowledged} commits were acknowledged, and {unknown} others were made or not: nobody knew at first"
+    );
     server.kill();
     let health = store.health().await;
     assert!(!health.writable && health.reason.is_some(), "{health:?}");
@@ -252,4 +313,105 @@ async fn a_server_that_is_killed_loses_nothing_that_was_acknowledged() {
     server.resume();
     store.commit(vec![put("after", Expect::Absent, "1")]).await.unwrap();
     assert!(store.health().await.writable);
+}
+
+/// The next look of its own comes long after this test has ended: whatever a store learns of here the server has
+/// told it.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_web_socket_an_engine_is_told_of_what_others_commit() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(true);
+    let options = server.database("ws");
+    let told = ServerOptions { poll_interval: Duration::from_secs(24 * 60 * 60), ..options.clone() };
+    let told = SurrealStore::open_server(told).await.unwrap();
+    let author = SurrealStore::open_server(options).await.unwrap();
+    let mut made = Vec::new();
+    for n in 0..5 {
+        let id = n.to_string();
+        author.commit(vec![put(&id, Expect::Absent, "1")]).await.unwrap();
+        made.push(Key::new(Table::Task, id));
+        // Of the first one the look with which it begins may tell, of the others nothing but the live query.
+        assert_eq!(learnt(&told, 0, made.len()).await, made);
+    }
+    told.close().await.unwrap();
+    author.close().await.unwrap();
+}
+
+/// Two engines have written nothing for so long that a third one takes them for gone, and one of them was only
+/// held up, with a commit on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn engines_that_were_taken_for_gone_go_on_and_the_counts_are_right() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(true);
+    let options = server.database("ws");
+    let hasty = ServerOptions { retire_after: Duration::ZERO, ..options.clone() };
+    let writers = || server.ask(&options, "SELECT VALUE record::id(id) FROM meta").remove(0);
+    let way = Proxy::start(server.address());
+    let url = format!("ws://{}", way.address());
+    let held_up = ServerOptions { url, patience: PATIENCE, ..options.clone() };
+    let held_up = Arc::new(SurrealStore::open_server(held_up).await.unwrap());
+    let idle = SurrealStore::open_server(options.clone()).await.unwrap();
+    let pending = |id: &str| in_state("Pending", id, Expect::Absent);
+    let running = |id: &str| in_state("Running", id, Expect::Revision(1));
+    held_up.commit(vec![pending("a"), pending("b")]).await.unwrap();
+    idle.commit(vec![pending("c")]).await.unwrap();
+    way.set(Way::Silent);
+    let late = tokio::spawn({
+        let (store, operations) = (Arc::clone(&held_up), vec![running("a"), pending("d")]);
+        async move { store.commit(operations).await }
+    });
+    let third = SurrealStore::open_server(hasty.clone()).await.unwrap();
+    let left = writers();
+    assert!(left.as_array().unwrap().len() == 2 && left.to_string().contains("\"retired\""), "{left}");
+    assert_eq!(third.sequence().await.unwrap(), 2);
+    way.set(Way::Open);
+    let late = tokio::time::timeout(PATIENCE, late).await.unwrap().unwrap().unwrap();
+    assert_eq!(late.revisions, [2, 1]);
+    idle.commit(vec![running("c"), pending("e")]).await.unwrap();
+    let made = ["a", "c", "d", "e"].map(|id| Key::new(Table::Task, id));
+    assert_eq!(learnt(&third, 2, made.len()).await, made);
+    assert_states(&third, &[("Pending", 3), ("Running", 2)]).await;
+    // Once more, beside what is left of the first two, and the third one with them.
+    let fourth = SurrealStore::open_server(hasty).await.unwrap();
+    let left = writers();
+    assert_eq!(left.as_array().unwrap().len(), 2, "{left}");
+    assert_eq!(fourth.sequence().await.unwrap(), 4);
+    assert_states(&fourth, &[("Pending", 3), ("Running", 2)]).await;
+    third.commit(vec![running("b")]).await.unwrap();
+    held_up.commit(vec![in_state("Completed", "a", Expect::Revision(2))]).await.unwrap();
+    let made = ["a", "b"].map(|id| Key::new(Table::Task, id));
+    assert_eq!(learnt(&fourth, 4, made.len()).await, made);
+    assert_states(&fourth, &[("Completed", 1), ("Pending", 2), ("Running", 2)]).await;
+    for store in [&*held_up, &idle, &third, &fourth] {
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_a_newer_release_is_refused_and_nothing_is_changed_in_it() {
+    if !is_asked_for("surrealdb-server") {
+        return;
+    }
+    let server = server(true);
+    // Whoever opens it and goes on puts together what is left of those before.
+    let options = ServerOptions { retire_after: Duration::ZERO, ..server.database("ws") };
+    let store = SurrealStore::open_server(options.clone()).await.unwrap();
+    store.commit(vec![put("a", Expect::Absent, "1")]).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(stored_version(options.clone()).await.unwrap(), Some(1));
+    // Everything else may differ there, and there may be less of it.
+    server.ask(&options, "UPSERT store:schema SET version = 2; REMOVE TABLE label; CREATE newer:one");
+    let everything = || {
+        let tables = "store, meta, change, tally, task, newer";
+        server.ask(&options, &format!("INFO FOR DB; INFO FOR TABLE task; SELECT * FROM {tables}"))
+    };
+    let before = everything();
+    let refused = SurrealStore::open_server(options.clone()).await.err().unwrap();
+    assert!(matches!(refused, StoreError::NewerSchema { found: 2, known: 1 }), "{refused}");
+    assert_eq!(stored_version(options.clone()).await.unwrap(), Some(2));
+    assert_eq!(everything(), before);
 }

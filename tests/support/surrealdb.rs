@@ -1,5 +1,6 @@
 //! A real SurrealDB server on loopback, for the suites.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -7,9 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use orchestrator_storage::surrealdb::{Credentials, ServerOptions};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::wait::until;
+use crate::wait::{PATIENCE, until};
 
 /// The files with what a server shows to those who speak TLS to it, in its directory.
 const CERTIFICATE: &str = "certificate.pem";
@@ -129,6 +131,36 @@ impl SurrealServer {
             options.credentials = Some(Credentials { username: "engine".to_owned(), password });
         }
         options
+    }
+
+    /// Asks an open server in its own language, for what no store tells or does. The result of each statement.
+    ///
+    /// # Panics
+    /// When it does not do what it is asked.
+    pub fn ask(&self, options: &ServerOptions, statements: &str) -> Vec<Value> {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // After an answer in this version of the protocol the connection ends.
+        let request = format!(
+            "POST /sql HTTP/1.0\r\nHost: {}\r\nAccept: application/json\r\nSurreal-NS: {}\r\n\
+             Surreal-DB: {}\r\nContent-Length: {}\r\n\r\n{statements}",
+            self.address,
+            options.namespace,
+            options.database,
+            statements.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: '{answer}'"));
+        let results: Vec<Value> = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+        results
+            .into_iter()
+            .map(|mut result| {
+                assert_eq!(result["status"], "OK", "{result}");
+                result["result"].take()
+            })
+            .collect()
     }
 
     /// Where it listens.

@@ -88,7 +88,7 @@ impl EmbeddedOptions {
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// `ws://`, `wss://`, `http://` or `https://`, host and port. Events of other engines come at once
-    /// over a web socket, and within half a second over HTTP.
+    /// over a web socket, and with the next look over HTTP.
     pub url: String,
     /// The namespace.
     pub namespace: String,
@@ -101,10 +101,14 @@ pub struct ServerOptions {
     /// What is left of an engine that has written nothing for so long is put together with that of others
     /// when a store is opened.
     pub retire_after: Duration,
+    /// Between two looks at what other engines have written. Over a web socket the server tells of it as
+    /// well.
+    pub poll_interval: Duration,
 }
 
 impl ServerOptions {
-    /// The usual way: namespace `orchestrator`, database `tasks`, ten seconds of patience, and a day.
+    /// The usual way: namespace `orchestrator`, database `tasks`, ten seconds of patience, a day, and half a
+    /// second.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -113,6 +117,7 @@ impl ServerOptions {
             credentials: None,
             patience: Duration::from_secs(10),
             retire_after: Duration::from_secs(24 * 60 * 60),
+            poll_interval: Duration::from_millis(500),
         }
     }
 }
@@ -234,7 +239,7 @@ impl SurrealStore {
         let fail = |trouble: Trouble| trouble.of_read(&link.location);
         let writer = committer::register(&link, name.clone()).await.map_err(fail)?;
         let seen: Progress = follower::progress(&link).await.map_err(fail)?;
-        let is_shared = link.is_shared();
+        let poll_interval = link.poll_interval();
         let shared = Arc::new(Shared {
             link,
             feed: Feed::new(seen.values().sum()),
@@ -245,7 +250,9 @@ impl SurrealStore {
         let (requests, receiver) = mpsc::channel(WAITING_COMMITS);
         let committer = Committer::new(Arc::clone(&shared), writer);
         let committer = tokio::spawn(committer.run(receiver));
-        let follower = is_shared.then(|| tokio::spawn(Follower { shared: Arc::clone(&shared), seen }.run()));
+        let follower = poll_interval.map(|poll_interval| {
+            tokio::spawn(Follower { shared: Arc::clone(&shared), seen, poll_interval }.run())
+        });
         let running = Mutex::new(Some(Running { requests, committer, follower, embedded }));
         Ok(Self { shared, directory, running, reading: tokio::sync::RwLock::new(()) })
     }

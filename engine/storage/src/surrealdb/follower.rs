@@ -17,9 +17,7 @@ use super::link::{Link, Session, Trouble};
 use super::row::{count, key, number, object};
 use crate::record::Key;
 
-/// Between two looks at what others have written.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How long the server may take to begin a live query.
+/// How long the server may take to begin a live query, where the next look does not come later anyway.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 /// How many entries of a log are read at once.
 const PIECE: u64 = 500;
@@ -53,6 +51,8 @@ pub(super) struct Follower {
     pub(super) shared: Arc<Shared>,
     /// Up to where each of them is in the feed.
     pub(super) seen: Progress,
+    /// Between two looks.
+    pub(super) poll_interval: Duration,
 }
 
 impl Follower {
@@ -65,7 +65,8 @@ impl Follower {
                 && hints.as_ref().is_none_or(|(of, _)| !Arc::ptr_eq(of, &session))
             {
                 // Of a connection that does not answer the look below tells.
-                let stream = tokio::time::timeout(SUBSCRIBE_PATIENCE, subscribe(&session)).await;
+                let patience = SUBSCRIBE_PATIENCE.max(self.poll_interval);
+                let stream = tokio::time::timeout(patience, subscribe(&session)).await;
                 hints = stream.ok().flatten().map(|stream| (session, stream));
             }
             if let Err(trouble) = self.look().await {
@@ -77,9 +78,9 @@ impl Follower {
                     None => std::future::pending().await,
                 }
             };
-            if let Ok(None | Some(Err(_))) = tokio::time::timeout(POLL_INTERVAL, hint).await {
+            if let Ok(None | Some(Err(_))) = tokio::time::timeout(self.poll_interval, hint).await {
                 hints = None;
-                tokio::time::sleep(POLL_INTERVAL).await;
+                tokio::time::sleep(self.poll_interval).await;
             }
         }
     }

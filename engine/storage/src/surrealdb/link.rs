@@ -160,6 +160,11 @@ impl Link {
         self.server.as_ref().map(|options| options.patience)
     }
 
+    /// Between two looks at what others have written; `None` inside this process, where nobody else writes.
+    pub(super) fn poll_interval(&self) -> Option<Duration> {
+        self.server.as_ref().map(|options| options.poll_interval)
+    }
+
     /// The connection; a new one where there is none.
     pub(super) async fn session(&self) -> Result<Arc<Session>, Trouble> {
         let mut state = self.state.lock().await;
