@@ -52,6 +52,9 @@ use housekeeping::{end_strays, look_around, retain, sweep};
 /// How long Docker may take to say who it is.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two attempts to call off what runs.
+const CALL_OFF_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Why an engine has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
@@ -391,8 +394,14 @@ impl Engine {
         loop {
             let queue = Arc::clone(&self.queue);
             let draining = stopping.is_some();
-            let idle =
-                async move { if draining { work_done(&queue).await } else { std::future::pending().await } };
+            let idle = async move {
+                match stopping {
+                    None => std::future::pending().await,
+                    Some(StopMode::Cancel) => call_off(&queue).await,
+                    Some(_) => {}
+                }
+                work_done(&queue).await;
+            };
             let mode = tokio::select! {
                 () = signals.stop() => StopMode::Now,
                 () = idle => return (Ended::Stopped, None),
@@ -429,11 +438,6 @@ impl Engine {
                 }
                 StopMode::Cancel => {
                     self.queue.set_mode(EngineMode::Draining);
-                    for (id, _) in self.queue.running() {
-                        if let Err(error) = self.queue.cancel(id, "the engine was stopped").await {
-                            warn!(task = %id, %error, "cannot be cancelled");
-                        }
-                    }
                     stopping = Some(mode);
                 }
             }
@@ -483,6 +487,23 @@ fn about(config: &Config, labels: BTreeMap<String, String>) -> anyhow::Result<Ab
         release: env!("CARGO_PKG_VERSION").into(),
         labels,
     })
+}
+
+/// Calls off what runs, as long as it takes: the storage may be away or full.
+async fn call_off(queue: &Queue) {
+    loop {
+        let mut is_done = true;
+        for (id, _) in queue.running() {
+            if let Err(error) = queue.cancel(id, "the engine was stopped").await {
+                warn!(task = %id, %error, "cannot be cancelled; trying again");
+                is_done = false;
+            }
+        }
+        if is_done {
+            return;
+        }
+        tokio::time::sleep(CALL_OFF_INTERVAL).await;
+    }
 }
 
 /// Waits until no attempt is under way.

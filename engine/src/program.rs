@@ -158,8 +158,9 @@ async fn open_again(config: &Config, doors: &Doors, signals: &mut Signals) -> Op
             match Engine::open_again(config.clone()).await {
                 Ok(engine) => return engine,
                 Err(error) => {
-                    doors.refuse("the engine cannot reach its storage").await;
-                    warn!(error = format!("{error:#}"), "the engine cannot be opened again; trying on");
+                    let reason = format!("{error:#}");
+                    doors.refuse(&format!("the engine cannot be opened again: {reason}")).await;
+                    warn!(error = reason, "the engine cannot be opened again; trying on");
                     tokio::time::sleep(OPEN_AGAIN_INTERVAL).await;
                 }
             }
@@ -168,7 +169,7 @@ async fn open_again(config: &Config, doors: &Doors, signals: &mut Signals) -> Op
     tokio::select! {
         engine = open => Some(engine),
         () = signals.stop() => None,
-        () = doors.stop() => None,
+        () = doors.stop_now() => None,
     }
 }
 

@@ -190,7 +190,11 @@ impl EngineService {
 
     async fn status(&self) -> Result<EngineStatus> {
         let health = self.queue.store().health().await;
-        let counts = self.queue.store().counts(Table::Task).await.map_err(records::storage_error)?;
+        let counts = match self.queue.store().counts(Table::Task).await {
+            // What is known without it is told: also that it is away.
+            Err(_) if !health.writable => Vec::new(),
+            counts => counts.map_err(records::storage_error)?,
+        };
         let mut tasks: BTreeMap<TaskStatus, u64> = BTreeMap::new();
         let mut groups: BTreeMap<String, BTreeMap<TaskStatus, u64>> = BTreeMap::new();
         for count in counts {
@@ -224,7 +228,10 @@ impl EngineService {
             max_parallel: self.config.max_parallel,
             tasks,
             groups,
-            engines: self.engines().await?,
+            engines: match self.engines().await {
+                Err(_) if !health.writable => Vec::new(),
+                engines => engines?,
+            },
         })
     }
 

@@ -98,6 +98,11 @@ impl Failure {
         matches!(self, Self::Client(ClientError::Refused(error)) if error.code == ErrorCode::Conflict)
     }
 
+    /// Whether the engine said that it cannot answer now.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Refused(error)) if error.code == ErrorCode::Unavailable)
+    }
+
     /// Whether a new connection may help.
     pub fn is_broken(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_broken())

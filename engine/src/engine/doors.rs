@@ -27,8 +27,6 @@ pub struct Doors {
     serving: TaskTracker,
     close: CancellationToken,
     socket: Option<PathBuf>,
-    /// How an engine was asked to stop that had no time for it.
-    stop: Option<StopMode>,
 }
 
 impl Doors {
@@ -47,9 +45,6 @@ impl Doors {
             self.serving.spawn(server::serve(listener, relay, self.close.clone()));
         }
         self.relay.open(Arc::clone(service));
-        if let Some(mode) = self.stop.take() {
-            service.begin_to_stop(mode);
-        }
         Ok(())
     }
 
@@ -84,18 +79,21 @@ impl Doors {
     }
 
     /// Refuses whoever asks until the next engine is open, and says why.
-    pub async fn refuse(&self, why: &'static str) {
+    pub async fn refuse(&self, why: &str) {
         self.relay.refuse(why, CLOSE_PATIENCE).await;
     }
 
-    /// Waits until somebody asks at the doors for the end while no engine is open.
-    pub async fn stop(&self) {
-        self.relay.stop_requested().await;
+    /// Waits until somebody asks at the doors, while no engine is open, for the end whatever runs. Any other
+    /// request to stop is for the next engine.
+    pub async fn stop_now(&self) {
+        self.relay.stop_now().await;
     }
 
     /// Keeps a request to stop for the next engine.
-    pub(super) fn keep(&mut self, stop: Option<StopMode>) {
-        self.stop = stop;
+    pub(super) fn keep(&self, stop: Option<StopMode>) {
+        if let Some(mode) = stop {
+            self.relay.keep(mode);
+        }
     }
 
     /// Lets nobody in any more, and waits for those who are inside.

@@ -5,12 +5,13 @@
 //! meanwhile waits, or is refused where it may take long.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use orchestrator_protocol::event::Item;
-use orchestrator_protocol::request::{Request, Response, Stopping, Subscription};
+use orchestrator_protocol::request::{Request, Response, StopMode, Stopping, Subscription};
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::{Error, Result};
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ enum State {
     /// Nobody, for a moment: whoever asks waits.
     Paused,
     /// Nobody, and it may take long: why.
-    Away(&'static str),
+    Away(Arc<str>),
     /// An engine.
     Open(Arc<Behind>),
 }
@@ -47,21 +48,28 @@ struct Behind {
 /// Answers for the engine that is open now.
 pub(super) struct Relay {
     state: watch::Sender<State>,
-    /// Fires when somebody asks for the end while nobody answers.
-    stop: CancellationToken,
+    /// How an engine is to stop that was asked while none answered, or that had no time for it.
+    stop: watch::Sender<Option<StopMode>>,
+    /// How many attempts were under way when the last engine left.
+    left_running: AtomicU64,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { state: watch::Sender::new(State::Paused), stop: CancellationToken::new() }
+        let (state, stop) = (watch::Sender::new(State::Paused), watch::Sender::new(None));
+        Self { state, stop, left_running: AtomicU64::new(0) }
     }
 }
 
 impl Relay {
-    /// From here on this engine answers.
+    /// From here on this engine answers. It stops where somebody has asked for that.
     pub(super) fn open(&self, service: Arc<EngineService>) {
         let (calls, gone) = (TaskTracker::new(), CancellationToken::new());
-        self.state.send_replace(State::Open(Arc::new(Behind { service, calls, gone })));
+        let behind = Behind { service: Arc::clone(&service), calls, gone };
+        self.state.send_replace(State::Open(Arc::new(behind)));
+        if let Some(mode) = self.stop.send_replace(None) {
+            service.begin_to_stop(mode);
+        }
     }
 
     /// Lets whoever asks wait, and returns when everything that was asked before has been answered.
@@ -70,17 +78,24 @@ impl Relay {
     }
 
     /// Refuses whoever asks, and returns when everything that was asked before has been answered.
-    pub(super) async fn refuse(&self, why: &'static str, patience: Duration) {
-        self.leave(State::Away(why), patience).await;
+    pub(super) async fn refuse(&self, why: &str, patience: Duration) {
+        self.leave(State::Away(why.into()), patience).await;
     }
 
-    /// Waits until somebody asks for the end while nobody answers.
-    pub(super) async fn stop_requested(&self) {
-        self.stop.cancelled().await;
+    /// Keeps a request to stop until an engine answers.
+    pub(super) fn keep(&self, mode: StopMode) {
+        self.stop.send_replace(Some(mode));
+    }
+
+    /// Waits until somebody asks, while nobody answers, for the end whatever runs.
+    pub(super) async fn stop_now(&self) {
+        // The sender lives as long as this does.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop == Some(StopMode::Now)).await;
     }
 
     async fn leave(&self, state: State, patience: Duration) {
         let State::Open(behind) = self.state.send_replace(state) else { return };
+        self.left_running.store(behind.service.queue.running_count() as u64, Ordering::Relaxed);
         behind.gone.cancel();
         behind.calls.close();
         if tokio::time::timeout(patience, behind.calls.wait()).await.is_err() {
@@ -102,9 +117,8 @@ impl Relay {
                     }
                 }
                 State::Away(why) => {
-                    return Err(
-                        Error::unavailable(why).with_help("nothing was changed; ask again in a moment")
-                    );
+                    return Err(Error::unavailable(why.to_string())
+                        .with_help("nothing was changed; ask again in a moment"));
                 }
                 State::Paused => {}
             }
@@ -120,10 +134,10 @@ impl Service for Relay {
     async fn call(&self, caller: &Caller, request: Request) -> Result<Response> {
         match (self.behind().await, request) {
             (Ok((behind, _token)), request) => behind.service.call(caller, request).await,
-            // Nothing runs that could be waited for or called off.
-            (Err(_), Request::Stop(_)) => {
-                self.stop.cancel();
-                Ok(Response::Stop(Stopping { running: 0 }))
+            // Only an engine can wait for what runs, or call it off: the next one does.
+            (Err(_), Request::Stop(request)) => {
+                self.keep(request.mode);
+                Ok(Response::Stop(Stopping { running: self.left_running.load(Ordering::Relaxed) }))
             }
             (Err(error), _) => Err(error),
         }

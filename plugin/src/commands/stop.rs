@@ -100,8 +100,10 @@ engine. Ctrl-C stops waiting; the engine still stops. When none runs, that is sa
             Ok(PipelineData::value(Value::record(record, call.head), None))
         };
         let pid = match session.ask(GetStatus {}) {
-            Ok(status) => status.pid,
+            Ok(status) => Some(status.pid),
             Err(failure) if failure.is_not_running() => return answer(false, 0_u64),
+            // It cannot say, because its storage is away. It can stop.
+            Err(failure) if failure.is_unavailable() => None,
             Err(failure) => return Err(failure.at(place)),
         };
         let running = session.ask(StopEngine { mode }).map_err(|failure| failure.at(place))?.running;
@@ -114,7 +116,7 @@ engine. Ctrl-C stops waiting; the engine still stops. When none runs, that is sa
 /// Waits until nothing listens on the socket any more, and the process has gone.
 fn await_end(
     session: &Session,
-    pid: u32,
+    pid: Option<u32>,
     running: u64,
     mut line: Line,
     call: &EvaluatedCall,
@@ -124,7 +126,7 @@ fn await_end(
         match closed_at {
             None if !session.is_alive() => closed_at = Some(Instant::now()),
             // Its number may be another process's where it runs in a container: then the socket has to do.
-            Some(at) if !is_alive(pid) || at.elapsed() > EXIT_PATIENCE => return Ok(()),
+            Some(at) if pid.is_none_or(|pid| !is_alive(pid)) || at.elapsed() > EXIT_PATIENCE => return Ok(()),
             _ => {}
         }
         if session.interrupted() {
