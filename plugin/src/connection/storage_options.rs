@@ -53,9 +53,10 @@ pub fn variables(engine: &EngineInterface) -> Result<Variables, ShellError> {
     OPTIONS.iter().map(variable).collect()
 }
 
-/// A variable of the shell.
+/// A variable of the shell; one that holds null is not set.
 pub fn shell_variable(engine: &EngineInterface, name: &str) -> Result<Option<String>, ShellError> {
-    engine.get_env_var(name)?.map(Value::coerce_into_string).transpose()
+    let value = engine.get_env_var(name)?.filter(|value| !value.is_nothing());
+    value.map(Value::coerce_into_string).transpose()
 }
 
 fn variable_of(option: &str) -> String {
