@@ -63,6 +63,7 @@ async fn an_engine_is_started_once_for_all_who_want_one() {
         program: ENGINE.into(),
         data_dir: engine.data_dir(),
         args: Vec::new(),
+        variables: Vec::new(),
         patience: Duration::from_secs(30),
     };
     let connected: Vec<_> = (0..4)
@@ -90,6 +91,7 @@ async fn why_an_engine_does_not_start_is_told() {
         program: ENGINE.into(),
         data_dir: engine.data_dir(),
         args: vec!["--max-parallel".into(), "none".into()],
+        variables: Vec::new(),
         patience: Duration::from_secs(30),
     };
     let refused = AsyncClient::connect_or_start(&engine.socket(), options).await.err().unwrap();

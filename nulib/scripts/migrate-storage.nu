@@ -8,23 +8,29 @@
 #     nu nulib/scripts/migrate-storage.nu --to surrealdb-server --target-url ws://127.0.0.1:8000
 #     nu nulib/scripts/migrate-storage.nu validate --to filesystem --target-dir /srv/orchestrator
 #
-# Without a source the records are those of the engine, which goes on working where it runs. With --from or
-# another word about the source they are those of a storage that no engine works on. The plugin need not be loaded: it is
-# found beside the engine.
+# Without a source the records are those of the engine, which goes on working where it runs. Where it is stopped,
+# --config, --storage-… and --surrealdb-… say how it is configured, and so do the variables of the same names. With
+# --from or another word about the source they are those of a storage that no engine works on. The plugin need not
+# be loaded: it is found beside the engine.
 
 use programs.nu
 
 # The kinds of storage.
 const TYPES = [filesystem surrealdb-embedded surrealdb-server]
 
+# How the engine is configured, where it is stopped.
+const CONFIGURATION = [config storage-type storage-dir surrealdb-url surrealdb-namespace surrealdb-database surrealdb-username surrealdb-password-file]
+
 # Moves the records.
 def main [
-    --from (-f): string         # The storage that the records are in (default: the engine's)
+    --from (-f): string         # The storage that the records are in (default: that of the engine)
     --to (-t): string           # The storage that they go to (default: filesystem)
-    --source-dir (-s): path     # The directory of the first
+    --source-dir (-s): path     # The directory of the first (default: as configured)
     --source-url: string        # Its server (default: as configured)
     --source-namespace: string  # The namespace there (default: as configured)
     --source-database: string   # The database in it (default: as configured)
+    --source-username: string   # The user there (default: as configured)
+    --source-password-file: path # The file with the user's password
     --target-dir (-d): path     # The directory of the second (default: the data directory)
     --target-url: string        # Its server (default: as configured)
     --target-namespace: string  # The namespace there (default: as configured)
@@ -32,6 +38,14 @@ def main [
     --target-username: string   # The user there (default: as configured)
     --target-password-file: path # The file with the user's password
     --data-dir (-D): path       # The engine's data directory (default: the user's state directory)
+    --config (-c): path         # A TOML file with settings of the engine, where it is stopped
+    --storage-type: string      # Where its records live (default: filesystem)
+    --storage-dir: path         # The directory of its storage on disk (default: the data directory)
+    --surrealdb-url: string     # Its SurrealDB server
+    --surrealdb-namespace: string # The namespace there (default: orchestrator)
+    --surrealdb-database: string # The database in it (default: tasks)
+    --surrealdb-username: string # The user there (default: none)
+    --surrealdb-password-file: path # The file with the user's password
     --dry-run (-n)              # Only check, as `validate` does
     --interactive (-i)          # Ask for everything, check, and ask once more
 ]: nothing -> any {
@@ -42,6 +56,8 @@ def main [
         source-url: $source_url
         source-namespace: $source_namespace
         source-database: $source_database
+        source-username: $source_username
+        source-password-file: $source_password_file
         target-dir: $target_dir
         target-url: $target_url
         target-namespace: $target_namespace
@@ -49,6 +65,14 @@ def main [
         target-username: $target_username
         target-password-file: $target_password_file
         data-dir: $data_dir
+        config: $config
+        storage-type: $storage_type
+        storage-dir: $storage_dir
+        surrealdb-url: $surrealdb_url
+        surrealdb-namespace: $surrealdb_namespace
+        surrealdb-database: $surrealdb_database
+        surrealdb-username: $surrealdb_username
+        surrealdb-password-file: $surrealdb_password_file
     } | given
     if $interactive { return (wizard $given) }
     if $dry_run { return (checked $given) }
@@ -57,12 +81,14 @@ def main [
 
 # Checks whether the records could be moved; none is changed.
 def "main validate" [
-    --from (-f): string         # The storage that the records are in (default: the engine's)
+    --from (-f): string         # The storage that the records are in (default: that of the engine)
     --to (-t): string           # The storage that they go to (default: filesystem)
-    --source-dir (-s): path     # The directory of the first
+    --source-dir (-s): path     # The directory of the first (default: as configured)
     --source-url: string        # Its server (default: as configured)
     --source-namespace: string  # The namespace there (default: as configured)
     --source-database: string   # The database in it (default: as configured)
+    --source-username: string   # The user there (default: as configured)
+    --source-password-file: path # The file with the user's password
     --target-dir (-d): path     # The directory of the second (default: the data directory)
     --target-url: string        # Its server (default: as configured)
     --target-namespace: string  # The namespace there (default: as configured)
@@ -70,6 +96,14 @@ def "main validate" [
     --target-username: string   # The user there (default: as configured)
     --target-password-file: path # The file with the user's password
     --data-dir (-D): path       # The engine's data directory (default: the user's state directory)
+    --config (-c): path         # A TOML file with settings of the engine, where it is stopped
+    --storage-type: string      # Where its records live (default: filesystem)
+    --storage-dir: path         # The directory of its storage on disk (default: the data directory)
+    --surrealdb-url: string     # Its SurrealDB server
+    --surrealdb-namespace: string # The namespace there (default: orchestrator)
+    --surrealdb-database: string # The database in it (default: tasks)
+    --surrealdb-username: string # The user there (default: none)
+    --surrealdb-password-file: path # The file with the user's password
 ]: nothing -> any {
     checked ({
         from: $from
@@ -78,6 +112,8 @@ def "main validate" [
         source-url: $source_url
         source-namespace: $source_namespace
         source-database: $source_database
+        source-username: $source_username
+        source-password-file: $source_password_file
         target-dir: $target_dir
         target-url: $target_url
         target-namespace: $target_namespace
@@ -85,6 +121,14 @@ def "main validate" [
         target-username: $target_username
         target-password-file: $target_password_file
         data-dir: $data_dir
+        config: $config
+        storage-type: $storage_type
+        storage-dir: $storage_dir
+        surrealdb-url: $surrealdb_url
+        surrealdb-namespace: $surrealdb_namespace
+        surrealdb-database: $surrealdb_database
+        surrealdb-username: $surrealdb_username
+        surrealdb-password-file: $surrealdb_password_file
     } | given)
 }
 
@@ -100,28 +144,9 @@ def checked [given: record]: nothing -> record {
 
 # Asks for what was not said, shows what a check finds, and moves the records when that is wanted.
 def wizard [given: record]: nothing -> any {
-    let to = $given.to? | default { choose "Where do the records go to?" }
-    let questions = if $to == surrealdb-server {
-        [
-            [option question];
-            [target-url "Its address, such as ws://127.0.0.1:8000 (empty for the configured one):"]
-            [target-namespace "The namespace (empty for the configured one, else orchestrator):"]
-            [target-database "The database (empty for the configured one, else tasks):"]
-            [target-username "The user (empty for the configured one, or where everybody is let in):"]
-        ]
-    } else {
-        [[option question]; [target-dir "Its directory (empty for the data directory):"]]
-    }
-    let answers = $questions | where {|row| $row.option not-in $given } | reduce --fold {} {|row, answers|
-        $answers | insert $row.option (ask $row.question)
-    }
-    let known = $answers | transpose option value | where value != "" | reduce --fold $given {|row, all|
-        $all | insert $row.option (if $row.option == target-dir { $row.value | path expand } else { $row.value })
-    }
-    let secret = if ($known.target-username? == null) or ($known.target-password-file? != null) { {} } else {
-        {target-password-file: (ask "The file with the user's password:" | path expand)}
-    }
-    let all = $known | merge {to: $to} | merge $secret
+    let from = if ($given | names-source) { $given } else { ask-source $given }
+    let to = $from.to? | default { choose "Where do the records go to?" }
+    let all = $from | merge {to: $to} | ask-end target $to
     let found = storage validate $all
     print $"from  ($found.from.type) in ($found.from.location)"
     print $"to    ($found.to.type) in ($found.to.location)"
@@ -132,6 +157,49 @@ def wizard [given: record]: nothing -> any {
         return
     }
     storage migrate $all
+}
+
+# Asks whether the records are to be taken from where they are now, and if not, from where.
+def ask-source [given: record]: nothing -> record {
+    let now = answer status ($given | select --optional data-dir ...$CONFIGURATION | given)
+    if $now != null {
+        let here = $"($now.type) in ($now.location)"
+        match $now.state {
+            "active" => {
+                print $"The records are now in ($here)."
+                if (ask "Move these? (yes/no, default yes)") in ["" yes] { return $given }
+            }
+            "sealed" => { print $"The records have moved from ($here) to ($now.other.type) in ($now.other.location)." }
+            _ => { print $"Not all records are in ($here): they were to move there from ($now.other.type) in ($now.other.location)." }
+        }
+    }
+    let from = choose "Where are the records that are to move?"
+    $given | merge {from: $from} | ask-end source $from
+}
+
+# Asks for the rest of an end, `source` or `target`, which is a storage of this kind.
+def ask-end [name: string, kind: string]: record -> record {
+    let given = $in
+    let questions = if $kind == surrealdb-server {
+        [
+            [option question];
+            [url "Its address, such as ws://127.0.0.1:8000 (empty for the configured one):"]
+            [namespace "The namespace (empty for the configured one, else orchestrator):"]
+            [database "The database (empty for the configured one, else tasks):"]
+            [username "The user (empty for the configured one, or where everybody is let in):"]
+        ]
+    } else {
+        let otherwise = if $name == target { "the data directory" } else { "the configured one" }
+        [[option question]; [dir $"Its directory \(empty for ($otherwise)):"]]
+    }
+    let known = $questions | reduce --fold $given {|row, all|
+        let option = $"($name)-($row.option)"
+        let answer = if $option in $all { "" } else { ask $row.question }
+        if $answer == "" { $all } else { $all | insert $option (if $row.option == dir { $answer | path expand } else { $answer }) }
+    }
+    let file = $"($name)-password-file"
+    if $"($name)-username" not-in $known or $file in $known { return $known }
+    $known | insert $file (ask "The file with the user's password:" | path expand)
 }
 
 # A line that somebody types, or that a program has written for us: `input` knows terminals only.
@@ -157,21 +225,66 @@ def given []: record -> record {
     items {|option, value| [$option $value] } | where $it.1 != null | into record
 }
 
-# Lets the plugin do it, which asks the engine or looks itself; of another source, the engine's program.
+# Whether another source is named than the engine.
+def names-source []: record -> bool {
+    columns | any {|option| $option == from or $option starts-with source- }
+}
+
+# What `orchestrator storage` answers. Where it fails it has said why, and the script ends.
 def storage [command: string, given: record]: nothing -> record {
-    if ($given | columns | where {|option| $option == from or $option starts-with source- } | is-empty) {
-        return (by-plugin $command $given)
+    let answer = answer $command $given
+    if $answer == null { exit 1 }
+    $answer
+}
+
+# The same; nothing where it fails. The plugin asks an engine that runs. With one that is stopped, and with any other
+# source, the engine's program does it, before the user's eyes.
+def answer [command: string, given: record]: nothing -> any {
+    let engine = by-plugin status ($given | select --optional data-dir | given)
+    if $engine == null { return }
+    if $engine.running and not ($given | names-source) {
+        let vain = $given | columns | where $it in $CONFIGURATION
+        if ($vain | is-not-empty) {
+            error make --unspanned {
+                msg: "the engine runs already, and has its configuration"
+                help: $"leave out --($vain | str join ', --'), or stop it with `orchestrator stop`"
+            }
+        }
+        return (by-plugin $"storage ($command)" $given)
     }
-    let words = $given | items {|option, value| [$"--($option)" $value] } | flatten
-    let answer = ^(engine) storage $command --json ...$words | complete
-    if ($answer.stdout | is-empty) {
-        print --stderr --no-newline $answer.stderr
-        exit 1
+    # Where only a socket is known, it is the directory in which the plugin would start an engine.
+    let data_dir = $engine.data_dir | default { with-env {ORCHESTRATOR_SOCKET: ""} { by-plugin status {} } | get data_dir }
+    let said = by-program $command ({data-dir: $data_dir} | merge $given)
+    if $said == null { return }
+    $said | in-words-of-plugin $command
+}
+
+# What the engine's program answers, as the plugin does.
+def in-words-of-plugin [command: string]: record -> record {
+    let said = $in
+    let place = {|place| if $place != null { {type: $place.backend, location: $place.location} } }
+    match $command {
+        "status" => ($said.place | do $place $in | merge {state: $said.state, other: (do $place $said.other)})
+        "validate" => {
+            possible: $said.is_possible
+            from: (do $place $said.from)
+            to: (do $place $said.to)
+            checks: ($said.checks | rename --column {name: check})
+        }
+        "migrate" => {
+            id: $said.id
+            status: $said.status
+            phase: $said.phase
+            done: $said.records_done
+            total: $said.records_total
+            from: (do $place $said.from)
+            to: (do $place $said.to)
+            started: ($said.started_at | into datetime)
+            ended: ($said.ended_at | into datetime)
+            checksum: $said.checksum
+            advice: $said.advice
+        }
     }
-    let found = $answer.stdout | from json
-    let place = {|place| {type: $place.backend, location: $place.location} }
-    let same = $found | update from { do $place $found.from } | update to { do $place $found.to }
-    if $command == "validate" { $same | rename --column {is_possible: possible} | update checks { rename --column {name: check} } } else { $same }
 }
 
 def plugin []: nothing -> string {
@@ -184,17 +297,23 @@ def engine []: nothing -> string {
     if ($env.ORCHESTRATOR_ENGINE? | is-empty) and ($beside | path exists) { $beside } else { programs find orchestrator ORCHESTRATOR_ENGINE }
 }
 
-# Runs a command of the plugin in a Nushell that has it loaded. The values of the options travel in the
-# environment, so that they are never read as source.
-def by-plugin [command: string, options: record]: nothing -> record {
+# What a command of the engine's program answers. Its words and its progress go to where this script's go.
+def by-program [command: string, options: record]: nothing -> any {
+    let words = $options | items {|option, value| $"--($option)=($value)" }
+    ^sh -c '"$@" </dev/null || true' sh (engine) storage $command --json ...$words | from json
+}
+
+# What a command of the plugin answers, in a Nushell that has it loaded. The values of the options travel in the
+# environment, so that they are never read as source, and the answer in a file, because progress is shown only where
+# standard output is a terminal.
+def by-plugin [command: string, options: record]: nothing -> any {
     let flags = $options | columns | each {|option| $"--($option) $options.($option)" } | str join " "
-    let source = $"let options = $env.ORCHESTRATOR_OPTIONS | from json; orchestrator storage ($command) ($flags) | to nuon"
-    let answer = with-env {ORCHESTRATOR_OPTIONS: ($options | to json --raw), ORCHESTRATOR_ENGINE: (engine)} {
-        ^$nu.current-exe -n --no-std-lib --plugins (plugin) -c $source | complete
-    }
-    if $answer.exit_code != 0 {
-        print --stderr --no-newline $answer.stderr
-        exit 1
-    }
-    $answer.stdout | from nuon
+    let source = $"let options = $env.ORCHESTRATOR_OPTIONS | from json; orchestrator ($command) ($flags) | to nuon | save --force $env.ORCHESTRATOR_ANSWER"
+    let words = [-n --no-std-lib --plugins (plugin) -c $source]
+    let variables = {ORCHESTRATOR_OPTIONS: ($options | to json --raw), ORCHESTRATOR_ENGINE: (engine)}
+    let file = mktemp --tmpdir orchestrator-XXXXXX
+    try { with-env ($variables | insert ORCHESTRATOR_ANSWER $file) { ^$nu.current-exe ...$words } }
+    let said = open --raw $file
+    rm $file
+    $said | from nuon
 }

@@ -2,6 +2,7 @@
 # Starts the engine: in this terminal, where Ctrl-C ends it, or with --background as a process of its own.
 #
 #     nu nulib/scripts/start-orchestrator.nu --background
+#     nu nulib/scripts/start-orchestrator.nu --storage-type surrealdb-server --surrealdb-url ws://127.0.0.1:8000
 #
 # An engine that runs already is left as it is, and its status is the answer. The plugin need not be
 # loaded: it is found beside the engine.
@@ -17,12 +18,30 @@ def main [
     --port (-p): int            # Serve HTTP on this port, for this machine only (default: 8080)
     --data-dir (-D): path       # Its data directory (default: the user's state directory)
     --storage-type (-s): string # Where records live (default: filesystem)
+    --storage-dir: path         # The directory of a storage on disk (default: the data directory)
+    --surrealdb-url: string     # The SurrealDB server, such as ws://127.0.0.1:8000
+    --surrealdb-namespace: string   # The namespace there (default: orchestrator)
+    --surrealdb-database: string    # The database in it (default: tasks)
+    --surrealdb-username: string    # The user there (default: none)
+    --surrealdb-password-file: path # The file with the user's password
     --nu-path (-n): path        # The Nushell that runs scripts (default: this one)
     --provisioning-path (-P): path  # The provisioning program (default: the engine's own)
     --config (-c): path         # A TOML file with settings of the engine
 ]: nothing -> any {
     let place = {data-dir: $data_dir} | given
-    let options = {port: $port, storage-type: $storage_type, nu-path: $nu_path, provisioning-path: $provisioning_path, config: $config} | given
+    let options = {
+        port: $port
+        storage-type: $storage_type
+        storage-dir: $storage_dir
+        surrealdb-url: $surrealdb_url
+        surrealdb-namespace: $surrealdb_namespace
+        surrealdb-database: $surrealdb_database
+        surrealdb-username: $surrealdb_username
+        surrealdb-password-file: $surrealdb_password_file
+        nu-path: $nu_path
+        provisioning-path: $provisioning_path
+        config: $config
+    } | given
     let status = ask "orchestrator status" $place
     if $status.running {
         # With options that it does not have, this says so.

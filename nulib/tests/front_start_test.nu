@@ -36,9 +36,11 @@ export def "test background starts the engine and an engine that runs is left al
 export def "test options are passed on as data" [] {
     with-user {|user|
         let folder = $user.home | path join "a;touch mark $(touch mark) 'it'"
-        let answer = $user | start [--background --port (free-port) --data-dir $folder]
+        let records = $user.home | path join "--records $(touch mark)"
+        let answer = $user | start [--background --port (free-port) --data-dir $folder --storage-type filesystem $"--storage-dir=($records)"]
         check succeeded $answer
         check same ($user | value "orchestrator status --data-dir $env.FOLDER | get running" --with {FOLDER: $folder}) true
+        check same ($user | value "orchestrator storage status --data-dir $env.FOLDER | get location" --with {FOLDER: $folder}) $records
         $user | value "orchestrator stop --data-dir $env.FOLDER | ignore" --with {FOLDER: $folder}
         check so (not ($user.home | path join mark | path exists)) "nothing of the path was run"
     }

@@ -9,6 +9,7 @@
 //! two commands never makes a submission fail.
 
 pub mod pool;
+pub mod storage_options;
 pub mod target;
 
 use std::ffi::OsString;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use nu_plugin::{EngineInterface, EvaluatedCall};
 use nu_protocol::{LabeledError, Signals, Span};
-use orchestrator_protocol::client::start::{StartOptions, connect_or_start, find_program};
+use orchestrator_protocol::client::start::{StartOptions, Variables, connect_or_start, find_program};
 use orchestrator_protocol::client::{Client, ClientError, Items};
 use orchestrator_protocol::request::{Call, Subscription};
 use rustix::process::{Pid, getppid};
@@ -40,12 +41,19 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// The conversation of one command with its engine. Cheap to clone: streams take one along.
 #[derive(Debug, Clone)]
 pub struct Session {
-    pool: Arc<Pool>,
-    target: Arc<Target>,
-    signals: Signals,
-    /// The shell: this process ends with it, so a wait must not outlive it.
+    engine: Engine,
+    /// The shell, as far as it talks to this command.
+    nushell: EngineInterface,
+    /// The shell's process: this process ends with it, so a wait must not outlive it.
     shell: Option<Pid>,
     may_start: bool,
+}
+
+/// The engine of a session. Threads that nobody may wait for any more have this, and nothing of the shell's.
+#[derive(Debug, Clone)]
+struct Engine {
+    pool: Arc<Pool>,
+    target: Arc<Target>,
 }
 
 impl Session {
@@ -56,13 +64,10 @@ impl Session {
         call: &EvaluatedCall,
     ) -> Result<Self, LabeledError> {
         let target = Target::of_call(engine, call)?;
-        Ok(Self::new(&plugin.pool, target, engine.signals().clone()))
-    }
-
-    /// A session with a given engine.
-    pub fn new(pool: &Arc<Pool>, target: Target, signals: Signals) -> Self {
         let may_start = target.may_start_by_itself();
-        Self { pool: Arc::clone(pool), target: Arc::new(target), signals, shell: getppid(), may_start }
+        let (pool, target) = (Arc::clone(&plugin.pool), Arc::new(target));
+        let of_target = Engine { pool, target };
+        Ok(Self { engine: of_target, nushell: engine.clone(), shell: getppid(), may_start })
     }
 
     /// The same, but it never starts an engine.
@@ -74,22 +79,22 @@ impl Session {
 
     /// Where the engine is.
     pub fn target(&self) -> &Target {
-        &self.target
+        &self.engine.target
     }
 
     /// Whether nobody waits for an answer any more: the user has pressed Ctrl-C, or the shell is gone.
     pub fn interrupted(&self) -> bool {
-        self.signals.interrupted() || getppid() != self.shell
+        self.nushell.signals().interrupted() || getppid() != self.shell
     }
 
     /// The signals of the command.
     pub fn signals(&self) -> Signals {
-        self.signals.clone()
+        self.nushell.signals().clone()
     }
 
     /// What to point at when the engine itself is the trouble: the flag that names it, else the command.
     pub fn place(&self, head: Span) -> Span {
-        self.target.span.unwrap_or(head)
+        self.target().span.unwrap_or(head)
     }
 
     /// Asks a question.
@@ -108,85 +113,50 @@ impl Session {
         C: Call + Clone + 'static,
         C::Reply: 'static,
     {
-        let session = self.clone();
-        self.interruptible(move || session.exchange(question, repeatable))
+        self.with_engine(|| {
+            let (engine, question) = (self.engine.clone(), question.clone());
+            self.interruptible(move || engine.exchange(question, repeatable))
+        })
     }
 
     /// Begins a stream of answers, over a connection of its own.
     pub fn subscribe(&self, subscription: Subscription) -> Result<Items, Failure> {
-        let session = self.clone();
-        self.interruptible(move || Ok(session.connect()?.subscribe(subscription)?))
+        self.with_engine(|| {
+            let (engine, subscription) = (self.engine.clone(), subscription.clone());
+            self.interruptible(move || Ok(engine.connect()?.subscribe(subscription)?))
+        })
     }
 
     /// Starts the engine unless it runs; says whether it was started now.
     pub fn start(&self, more_args: Vec<OsString>) -> Result<bool, Failure> {
-        let session = self.clone();
+        let variables = storage_options::variables(&self.nushell)?;
+        let engine = self.engine.clone();
         self.interruptible(move || {
-            let (client, started) = session.connect_or_start(more_args)?;
-            session.pool.give(&session.target.socket, client);
+            let (client, started) = engine.connect_or_start(more_args, variables)?;
+            engine.pool.give(&engine.target.socket, client);
             Ok(started)
         })
     }
 
     /// Whether anything listens on the socket.
     pub fn is_alive(&self) -> bool {
-        !matches!(Client::connect(&self.target.socket, Some(LOOK)), Err(ClientError::NotRunning { .. }))
+        !matches!(Client::connect(&self.target().socket, Some(LOOK)), Err(ClientError::NotRunning { .. }))
     }
 
     /// Forgets all connections to the engine: it has stopped.
     pub fn forget(&self) {
-        self.pool.forget(&self.target.socket);
+        self.engine.pool.forget(&self.target().socket);
     }
 
-    fn exchange<C: Call + Clone>(&self, question: C, repeatable: bool) -> Result<C::Reply, Failure> {
-        let kept = if repeatable { self.pool.take(&self.target.socket) } else { None };
-        let client = match kept {
-            Some(client) => client,
-            None => self.connect()?,
-        };
-        match self.call(client, question.clone()) {
-            Err(failure) if failure.is_broken() && repeatable => self.call(self.connect()?, question),
-            Err(Failure::Client(error)) if error.is_broken() => Err(Failure::Unsure(error)),
+    /// Does something with the engine. Where none runs, one is started first, if that may be.
+    fn with_engine<T>(&self, work: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+        match work() {
+            Err(failure) if failure.is_not_running() && self.may_start => {
+                self.start(Vec::new())?;
+                work()
+            }
             other => other,
         }
-    }
-
-    fn call<C: Call>(&self, mut client: Client, question: C) -> Result<C::Reply, Failure> {
-        let answer = client.call(question);
-        // A refusal leaves the connection usable; after anything else where the next answer starts is unknown.
-        if matches!(answer, Ok(_) | Err(ClientError::Refused(_))) {
-            self.pool.give(&self.target.socket, client);
-        }
-        Ok(answer?)
-    }
-
-    fn connect(&self) -> Result<Client, Failure> {
-        if self.may_start {
-            return Ok(self.connect_or_start(Vec::new())?.0);
-        }
-        Client::connect(&self.target.socket, Some(ANSWER_PATIENCE)).map_err(|error| match error {
-            ClientError::NotRunning { socket } => {
-                Failure::NotRunning { socket, help: self.target.how_to_start() }
-            }
-            other => other.into(),
-        })
-    }
-
-    fn connect_or_start(&self, more_args: Vec<OsString>) -> Result<(Client, bool), Failure> {
-        let target = &self.target;
-        // The engine's program is looked for only when it is needed.
-        match Client::connect(&target.socket, Some(ANSWER_PATIENCE)) {
-            Err(ClientError::NotRunning { .. }) => {}
-            other => return Ok((other?, false)),
-        }
-        let (Some(program), Some(data_dir)) =
-            (target.engine.clone().or_else(find_program), target.data_dir_to_start())
-        else {
-            return Err(Failure::NoProgram);
-        };
-        let args = target.engine_args(more_args);
-        let options = StartOptions { program, data_dir, args, patience: START_PATIENCE };
-        Ok(connect_or_start(&target.socket, Some(ANSWER_PATIENCE), &options)?)
     }
 
     /// Runs `work` on a thread of its own until it is done or the user presses Ctrl-C. Then it is left
@@ -214,5 +184,59 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+impl Engine {
+    fn exchange<C: Call + Clone>(&self, question: C, repeatable: bool) -> Result<C::Reply, Failure> {
+        let kept = if repeatable { self.pool.take(&self.target.socket) } else { None };
+        let client = match kept {
+            Some(client) => client,
+            None => self.connect()?,
+        };
+        match self.call(client, question.clone()) {
+            Err(failure) if failure.is_broken() && repeatable => self.call(self.connect()?, question),
+            Err(Failure::Client(error)) if error.is_broken() => Err(Failure::Unsure(error)),
+            other => other,
+        }
+    }
+
+    fn call<C: Call>(&self, mut client: Client, question: C) -> Result<C::Reply, Failure> {
+        let answer = client.call(question);
+        // A refusal leaves the connection usable; after anything else where the next answer starts is unknown.
+        if matches!(answer, Ok(_) | Err(ClientError::Refused(_))) {
+            self.pool.give(&self.target.socket, client);
+        }
+        Ok(answer?)
+    }
+
+    fn connect(&self) -> Result<Client, Failure> {
+        Client::connect(&self.target.socket, Some(ANSWER_PATIENCE)).map_err(|error| match error {
+            ClientError::NotRunning { socket } => {
+                Failure::NotRunning { socket, help: self.target.how_to_start() }
+            }
+            other => other.into(),
+        })
+    }
+
+    fn connect_or_start(
+        &self,
+        more_args: Vec<OsString>,
+        variables: Variables,
+    ) -> Result<(Client, bool), Failure> {
+        let target = &self.target;
+        // The engine's program is looked for only when it is needed.
+        match Client::connect(&target.socket, Some(ANSWER_PATIENCE)) {
+            Err(ClientError::NotRunning { .. }) => {}
+            other => return Ok((other?, false)),
+        }
+        let (Some(program), Some(data_dir)) =
+            (target.engine.clone().or_else(find_program), target.data_dir_to_start())
+        else {
+            return Err(Failure::NoProgram);
+        };
+        let args = target.engine_args(more_args);
+        let options = StartOptions { program, data_dir, args, variables, patience: START_PATIENCE };
+        Ok(connect_or_start(&target.socket, Some(ANSWER_PATIENCE), &options)?)
     }
 }

@@ -29,8 +29,16 @@ pub enum Failure {
     Unsure(ClientError),
     /// It could not be started.
     Start(StartError),
+    /// The shell did not say what it was asked.
+    Shell(Box<ShellError>),
     /// The user pressed Ctrl-C.
     Interrupted,
+}
+
+impl From<ShellError> for Failure {
+    fn from(error: ShellError) -> Self {
+        Self::Shell(Box::new(error))
+    }
 }
 
 impl From<ClientError> for Failure {
@@ -74,6 +82,7 @@ impl Failure {
             .with_help(
                 "set $env.ORCHESTRATOR_ENGINE, or engine in $env.config.plugins.orchestrator, to its path",
             ),
+            Self::Shell(error) => (*error).into(),
             Self::Interrupted => ShellError::Interrupted { span }.into(),
             Self::Client(ClientError::Refused(refusal)) => {
                 let span = refusal.field.as_deref().and_then(find).unwrap_or(span);

@@ -58,11 +58,64 @@ fn options_are_for_a_new_engine() {
     assert_eq!((&first["started_now"], &first["storage"]["backend"]), (&json!(true), &json!("filesystem")));
     let mine = shell.home().canonicalize().unwrap().join("mine");
     assert_eq!(first["data_dir"], json!(mine));
-    let again = shell.value("orchestrator start --data-dir mine --storage-type filesystem");
+    let again =
+        shell.value("orchestrator start --data-dir mine --storage-type filesystem --storage-dir ./mine");
     assert_eq!(again["started_now"], json!(false));
-    assert_eq!(shell.code("orchestrator start --data-dir mine --port 8123"), "orchestrator::already_running");
+    for other in [
+        "--port 8123",
+        "--storage-dir other",
+        "--surrealdb-url ws://127.0.0.1:8000",
+        "--surrealdb-database mine",
+    ] {
+        let code = shell.code(&format!("orchestrator start --data-dir mine {other}"));
+        assert_eq!(code, "orchestrator::already_running", "{other}");
+    }
     assert_eq!(shell.value("orchestrator stop --data-dir mine")["was_running"], json!(true));
     assert_eq!(shell.value("orchestrator status --data-dir mine")["running"], json!(false));
+}
+
+#[test]
+fn an_engine_gets_the_variables_of_the_shell_as_they_are_when_it_is_started() {
+    let Some(shell) = Shell::new() else { return };
+    let home = shell.home().canonicalize().unwrap();
+    // The plugin runs before they are set, and in a directory of its own.
+    let location = shell.value(
+        "orchestrator status | ignore
+         $env.ORCHESTRATOR_STORAGE_DIR = 'there'
+         orchestrator task list | ignore
+         orchestrator storage status | get location",
+    );
+    assert_eq!(location, json!(home.join("there")));
+    let location = shell.value(
+        "orchestrator status | ignore
+         $env.ORCHESTRATOR_STORAGE_DIR = 'elsewhere'
+         orchestrator start --data-dir mine | ignore
+         orchestrator storage status --data-dir mine | get location",
+    );
+    assert_eq!(location, json!(home.join("elsewhere")));
+    shell.text("orchestrator stop --data-dir mine");
+}
+
+#[test]
+fn a_stopped_engine_is_asked_for_where_it_is_configured_to_be() {
+    let Some(shell) = Shell::new() else { return };
+    let there = shell.home().canonicalize().unwrap().join("there");
+    let with = |args: &str, line: &str| format!("$env.config.plugins.orchestrator.args = {args}; {line}");
+    let args = format!("[--max-parallel 3 --storage-dir={}]", there.display());
+    assert_eq!(shell.value(&with(&args, "orchestrator start"))["max_parallel"], json!(3));
+    shell.text("orchestrator stop");
+    let args = [args, format!("[--storage-type filesystem --storage-dir '{}']", there.display())];
+    for args in args {
+        let location = shell.value(&with(&args, "orchestrator storage status | get location"));
+        assert_eq!(location, json!(there));
+    }
+    let line = "$env.ORCHESTRATOR_STORAGE_DIR = 'there'; orchestrator storage status | get location";
+    assert_eq!(shell.value(line), json!(there));
+    // What is typed comes before what is configured.
+    let started = shell
+        .value(&with("[--max-parallel 3 --storage-dir /nowhere]", "orchestrator start --storage-dir there"));
+    assert_eq!((&started["started_now"], &started["max_parallel"]), (&json!(true), &json!(3)));
+    assert_eq!(shell.value("orchestrator storage status | get location"), json!(there));
 }
 
 #[test]

@@ -9,9 +9,11 @@ use nu_protocol::{
     Completion, Example, Flag, LabeledError, PipelineData, Signature, SyntaxShape, Type, Value,
 };
 use orchestrator_protocol::request::{EngineStatus, GetStatus};
+use orchestrator_protocol::storage::{GetStorage, StoragePlace};
 
 use super::SignatureExt;
 use crate::connection::Session;
+use crate::connection::storage_options::STORAGE_TYPES;
 use crate::errors::error;
 use crate::input::{absolute, number};
 use crate::plugin::Orchestrator;
@@ -20,8 +22,30 @@ use crate::values;
 /// Starts the engine.
 pub struct Start;
 
-/// The names of the storage backends.
-const STORAGE_TYPES: &[&str] = &["filesystem", "surrealdb-embedded", "surrealdb-server"];
+/// The flags; the engine has options of the same names.
+const FLAGS: &[(&str, Option<char>, SyntaxShape, &str)] = &[
+    ("port", Some('p'), SyntaxShape::Int, "Serve HTTP on this port, for this machine only"),
+    ("storage-type", Some('s'), SyntaxShape::String, "Where records live (default: filesystem)"),
+    (
+        "storage-dir",
+        None,
+        SyntaxShape::Directory,
+        "The directory of a storage on disk (default: the data directory)",
+    ),
+    ("surrealdb-url", None, SyntaxShape::String, "The SurrealDB server, such as ws://127.0.0.1:8000"),
+    ("surrealdb-namespace", None, SyntaxShape::String, "The namespace there (default: orchestrator)"),
+    ("surrealdb-database", None, SyntaxShape::String, "The database in it (default: tasks)"),
+    ("surrealdb-username", None, SyntaxShape::String, "The user there (default: none)"),
+    ("surrealdb-password-file", None, SyntaxShape::Filepath, "The file with the user's password"),
+    ("nu-path", Some('n'), SyntaxShape::Filepath, "The Nushell that runs scripts (default: this shell)"),
+    (
+        "provisioning-path",
+        Some('P'),
+        SyntaxShape::Filepath,
+        "The provisioning program (default: the engine's own)",
+    ),
+    ("config", Some('c'), SyntaxShape::Filepath, "A TOML file with settings of the engine"),
+];
 
 impl PluginCommand for Start {
     type Plugin = Orchestrator;
@@ -36,8 +60,9 @@ impl PluginCommand for Start {
 
     fn extra_description(&self) -> &str {
         "Other commands start it too when they need it; this one is for choosing its options, and for scripts that \
-want to know. It serves HTTP only with --port. It returns when the engine is ready, with its status and whether it \
-was started now."
+want to know. An option that is left out comes from args in $env.config.plugins.orchestrator, else from the shell's \
+variables, ORCHESTRATOR_STORAGE_TYPE and so on, else from the file that --config names. It serves HTTP only with \
+--port. It returns when the engine is ready, with its status and whether it was started now."
     }
 
     fn search_terms(&self) -> Vec<&str> {
@@ -45,28 +70,18 @@ was started now."
     }
 
     fn signature(&self) -> Signature {
-        let path = |name: &str, short, desc: &str| {
-            Flag::new(name).short(short).arg(SyntaxShape::Filepath).desc(desc)
-        };
-        Signature::build(self.name())
-            .for_engine()
-            .param(
-                Flag::new("port")
-                    .short('p')
-                    .arg(SyntaxShape::Int)
-                    .desc("Serve HTTP on this port, for this machine only"),
-            )
-            .param(
-                Flag::new("storage-type")
-                    .short('s')
-                    .arg(SyntaxShape::String)
-                    .desc("Where records live (default: filesystem)")
-                    .completion(Completion::new_list(STORAGE_TYPES)),
-            )
-            .param(path("nu-path", 'n', "The Nushell that runs scripts (default: this shell)"))
-            .param(path("provisioning-path", 'P', "The provisioning program (default: the engine's own)"))
-            .param(path("config", 'c', "A TOML file with settings of the engine"))
-            .input_output_type(Type::Nothing, Type::record())
+        let mut signature = Signature::build(self.name()).for_engine();
+        for (name, short, shape, meaning) in FLAGS {
+            let mut flag = Flag::new(*name).arg(shape.clone()).desc(*meaning);
+            if let Some(short) = short {
+                flag = flag.short(*short);
+            }
+            if *name == "storage-type" {
+                flag = flag.completion(Completion::new_list(STORAGE_TYPES));
+            }
+            signature = signature.param(flag);
+        }
+        signature.input_output_type(Type::Nothing, Type::record())
     }
 
     fn examples(&self) -> Vec<Example<'_>> {
@@ -75,6 +90,11 @@ was started now."
             Example {
                 description: "Start one with a data directory of its own, and serve HTTP",
                 example: "orchestrator start --data-dir ./data --port 8080",
+                result: None,
+            },
+            Example {
+                description: "Start one whose records are on a SurrealDB server",
+                example: "orchestrator start --storage-type surrealdb-server --surrealdb-url ws://127.0.0.1:8000 --surrealdb-username orchestrator --surrealdb-password-file ./engine.password",
                 result: None,
             },
         ]
@@ -92,8 +112,9 @@ was started now."
         let place = session.place(call.head);
         let started = session.start(options.args()).map_err(|failure| failure.at(place))?;
         let status = session.ask(GetStatus {}).map_err(|failure| failure.at(place))?;
-        if !started {
-            options.check(&status)?;
+        if !started && !options.0.is_empty() {
+            let storage = session.ask(GetStorage {}).map_err(|failure| failure.at(place))?;
+            options.check(&status, &storage.place)?;
         }
         let mut record = values::engine::status(&status, Utc::now(), call.head);
         record.insert("started_now", Value::bool(started, call.head));
@@ -114,11 +135,11 @@ struct Options(Vec<EngineOption>);
 impl Options {
     fn read(call: &EvaluatedCall, cwd: &Path) -> Result<Self, LabeledError> {
         let mut options = Vec::new();
-        for flag in ["port", "storage-type", "nu-path", "provisioning-path", "config"] {
+        for &(flag, _, ref shape, _) in FLAGS {
             let Some(value) = call.get_flag_value(flag) else { continue };
-            let text = match flag {
-                "port" => number::<u16>(&value)?.to_string().into(),
-                "storage-type" => value.as_str()?.into(),
+            let text = match shape {
+                SyntaxShape::Int => number::<u16>(&value)?.to_string().into(),
+                SyntaxShape::String => value.as_str()?.into(),
                 _ => absolute(cwd, value.as_str()?).into_os_string(),
             };
             options.push(EngineOption { flag, text, value });
@@ -131,14 +152,23 @@ impl Options {
     }
 
     /// Whether an engine that runs already is what the user asks for.
-    fn check(&self, status: &EngineStatus) -> Result<(), LabeledError> {
+    fn check(&self, status: &EngineStatus, storage: &StoragePlace) -> Result<(), LabeledError> {
+        let database = database(storage);
         for option in &self.0 {
             let fits = match (option.flag, option.text.to_str()) {
                 ("port", Some(port)) => {
                     status.http.as_deref().and_then(|http| http.trim_end_matches('/').rsplit(':').next())
                         == Some(port)
                 }
-                ("storage-type", Some(backend)) => status.storage.backend == backend,
+                ("storage-type", Some(backend)) => storage.backend == backend,
+                ("storage-dir", Some(dir)) => Path::new(&storage.location) == Path::new(dir),
+                ("surrealdb-url", Some(own)) => {
+                    database.is_some_and(|(url, ..)| url == own.trim_end_matches('/'))
+                }
+                ("surrealdb-namespace", Some(own)) => {
+                    database.is_some_and(|(_, namespace, _)| namespace == own)
+                }
+                ("surrealdb-database", Some(own)) => database.is_some_and(|(.., database)| database == own),
                 _ => false,
             };
             if !fits {
@@ -153,4 +183,14 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// The server, the namespace and the database of a place that has them: `ws://127.0.0.1:8000/orchestrator/tasks`.
+fn database(place: &StoragePlace) -> Option<(&str, &str, &str)> {
+    if place.backend != "surrealdb-server" {
+        return None;
+    }
+    let (rest, database) = place.location.rsplit_once('/')?;
+    let (url, namespace) = rest.rsplit_once('/')?;
+    Some((url, namespace, database))
 }

@@ -111,7 +111,7 @@ impl PluginCommand for StorageImport {
     }
 
     fn signature(&self) -> Signature {
-        storage_target::with_target(signature(self.name(), "The file to read"))
+        storage_target::with_target(signature(self.name(), "The file to read"), "as configured")
     }
 
     fn examples(&self) -> Vec<Example<'_>> {

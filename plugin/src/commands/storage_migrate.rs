@@ -18,7 +18,8 @@ use crate::progress::Line;
 use crate::values::storage;
 
 fn signature(name: &str) -> Signature {
-    with_target(Signature::build(name).for_engine()).input_output_type(Type::Nothing, Type::record())
+    with_target(Signature::build(name).for_engine(), "filesystem")
+        .input_output_type(Type::Nothing, Type::record())
 }
 
 /// What the engine's program is asked when no engine runs.

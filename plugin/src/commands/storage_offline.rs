@@ -6,30 +6,16 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nu_plugin::EngineInterface;
-use nu_protocol::{LabeledError, Span, Value};
-use orchestrator_protocol::client::start::find_program;
+use nu_protocol::{LabeledError, ShellError, Span};
+use orchestrator_protocol::client::start::{Variables, find_program, set_variables};
 use serde::de::DeserializeOwned;
 
 use crate::connection::Session;
+use crate::connection::storage_options::{is_option, is_server_option, shell_variable, variables};
 use crate::errors::error;
 
-/// What of the plugin's arguments for an engine also says where its storage is.
-const OPTIONS: &[&str] = &["--config"];
-
-/// What of the shell's environment says how to get into a database: it may have been set after the plugin
-/// was started.
-const VARIABLES: &[&str] = &[
-    "ORCHESTRATOR_SURREALDB_URL",
-    "ORCHESTRATOR_SURREALDB_NAMESPACE",
-    "ORCHESTRATOR_SURREALDB_DATABASE",
-    "ORCHESTRATOR_SURREALDB_USERNAME",
-    "ORCHESTRATOR_SURREALDB_PASSWORD",
-    "ORCHESTRATOR_SURREALDB_PASSWORD_FILE",
-    "ORCHESTRATOR_STORAGE_TYPE",
-    "ORCHESTRATOR_STORAGE_DIR",
-    "SURREAL_USER",
-    "SURREAL_PASS",
-];
+/// The variables that name a server's administrator, who prepares it.
+const ADMINISTRATOR: &[&str] = &["SURREAL_USER", "SURREAL_PASS"];
 
 /// Runs `orchestrator storage WORDS --json` on the data directory of a session, and reads its answer.
 pub fn run<T: DeserializeOwned>(
@@ -49,19 +35,14 @@ pub fn run<T: DeserializeOwned>(
     })?;
     let words: Vec<OsString> = words.into_iter().collect();
     let mut command = Command::new(&program);
-    command.arg("storage").args(&words).arg("--json");
-    if words.first().is_none_or(|command| command != "init") {
+    let is_init = words.first().is_some_and(|command| command == "init");
+    let is_understood: fn(&str) -> bool = if is_init { is_server_option } else { is_option };
+    command.arg("storage").args(&words).args(target.args_that(is_understood, &words)).arg("--json");
+    set_variables(&mut command, &variables(engine)?);
+    if is_init {
+        set_variables(&mut command, &administrator(engine)?);
+    } else {
         command.arg("--data-dir").arg(data_dir);
-    }
-    for name in VARIABLES {
-        match engine.get_env_var(*name)?.map(Value::coerce_into_string).transpose()? {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let given = target.engine_args(Vec::new());
-    for pair in given.windows(2).filter(|pair| OPTIONS.iter().any(|option| pair[0] == *option)) {
-        command.args(pair);
     }
     let output = command
         .stdin(Stdio::null())
@@ -73,4 +54,11 @@ pub fn run<T: DeserializeOwned>(
         let words = words.trim();
         failed(words.strip_prefix("orchestrator: ").unwrap_or(words).to_owned())
     })
+}
+
+fn administrator(engine: &EngineInterface) -> Result<Variables, ShellError> {
+    let variable = |name: &&str| -> Result<_, ShellError> {
+        Ok(((*name).to_owned(), shell_variable(engine, name)?.map(OsString::from)))
+    };
+    ADMINISTRATOR.iter().map(variable).collect()
 }

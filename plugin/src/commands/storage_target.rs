@@ -7,13 +7,12 @@ use nu_plugin::{EngineInterface, EvaluatedCall};
 use nu_protocol::{Completion, Flag, LabeledError, Signature, Span, SyntaxShape};
 use orchestrator_protocol::storage::StorageTarget;
 
+use crate::connection::storage_options::STORAGE_TYPES;
 use crate::input::absolute;
-
-const STORAGE_TYPES: &[&str] = &["filesystem", "surrealdb-embedded", "surrealdb-server"];
 
 /// The flags, their shapes, and the fields of the question that they fill.
 const FLAGS: &[(&str, SyntaxShape, &str, &str)] = &[
-    ("to", SyntaxShape::String, "The storage that the records go to (default: filesystem)", "storage_type"),
+    ("to", SyntaxShape::String, "The storage that the records go to", "storage_type"),
     ("target-dir", SyntaxShape::Directory, "Its directory (default: the data directory)", "dir"),
     ("target-url", SyntaxShape::String, "Its server (default: as configured)", "url"),
     ("target-namespace", SyntaxShape::String, "The namespace there (default: as configured)", "namespace"),
@@ -22,12 +21,15 @@ const FLAGS: &[(&str, SyntaxShape, &str, &str)] = &[
     ("target-password-file", SyntaxShape::Filepath, "The file with the user's password", "password_file"),
 ];
 
-/// A signature with the flags.
-pub fn with_target(mut signature: Signature) -> Signature {
+/// A signature with the flags, and what kind of storage it is where none is named.
+pub fn with_target(mut signature: Signature, default: &str) -> Signature {
     for (name, shape, meaning, _) in FLAGS {
         let mut flag = Flag::new(*name).arg(shape.clone()).desc(*meaning);
         flag = match *name {
-            "to" => flag.short('t').completion(Completion::new_list(STORAGE_TYPES)),
+            "to" => flag
+                .short('t')
+                .desc(format!("{meaning} (default: {default})"))
+                .completion(Completion::new_list(STORAGE_TYPES)),
             "target-dir" => flag.short('d'),
             _ => flag,
         };

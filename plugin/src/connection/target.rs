@@ -12,6 +12,7 @@ use nu_plugin::{EngineInterface, EvaluatedCall};
 use nu_protocol::{FromValue, LabeledError, Span, Value};
 use orchestrator_protocol::socket::{default_data_dir, socket_path};
 
+use super::storage_options::{shell_variable, take_out};
 use crate::errors::{error, invalid};
 use crate::input::absolute;
 
@@ -154,7 +155,7 @@ impl Target {
     ) -> Result<Self, LabeledError> {
         let cwd = PathBuf::from(engine.get_current_dir()?);
         let variable = |name: &str| -> Result<Option<PathBuf>, LabeledError> {
-            let value = engine.get_env_var(name)?.map(Value::coerce_into_string).transpose()?;
+            let value = shell_variable(engine, name)?;
             Ok(value.filter(|text| !text.is_empty()).map(|text| absolute(&cwd, &text)))
         };
         let settings = match engine.get_plugin_config()? {
@@ -217,11 +218,17 @@ impl Target {
         }
     }
 
-    /// The arguments of an engine that this plugin starts. Scripts are run by the user's own shell, unless
-    /// the engine is told otherwise.
+    /// The arguments of an engine that this plugin starts: those of the settings, unless `more` says something
+    /// else. Scripts are run by the user's own shell, unless the engine is told otherwise.
     pub fn engine_args(&self, more: Vec<OsString>) -> Vec<OsString> {
         let shell = own_shell().map(|shell| [OsString::from("--started-by"), shell.into()]);
-        self.args.iter().cloned().chain(more).chain(shell.into_iter().flatten()).collect()
+        let (_, args) = take_out(&self.args, |option| is_among(option, &more));
+        args.into_iter().chain(more).chain(shell.into_iter().flatten()).collect()
+    }
+
+    /// Those arguments in the settings that are meant, unless `words` say something else.
+    pub fn args_that(&self, is_meant: impl Fn(&str) -> bool, words: &[OsString]) -> Vec<OsString> {
+        take_out(&self.args, |option| is_meant(option) && !is_among(option, words)).0
     }
 
     /// A target for tests.
@@ -238,6 +245,10 @@ impl Target {
     }
 }
 
+fn is_among(option: &str, words: &[OsString]) -> bool {
+    words.iter().any(|word| word == option)
+}
+
 /// The Nushell that runs this plugin, where the system tells.
 fn own_shell() -> Option<PathBuf> {
     let program = std::fs::read_link(format!("/proc/{}/exe", std::os::unix::process::parent_id())).ok()?;
@@ -250,6 +261,7 @@ mod tests {
 
     use nu_protocol::record;
 
+    use super::super::storage_options::{is_option, is_server_option};
     use super::*;
 
     fn path(text: &str) -> Option<PathBuf> {
@@ -293,6 +305,25 @@ mod tests {
         let target = Target { data_dir: path("/d"), ..target };
         assert!(target.may_start_by_itself());
         assert!(!Target { auto_start: false, ..target }.may_start_by_itself());
+    }
+
+    #[test]
+    fn what_is_said_comes_before_the_settings() {
+        let words = |text: &str| -> Vec<OsString> { text.split(' ').map(OsString::from).collect() };
+        let args = words("--max-parallel 2 --storage-dir /a --surrealdb-url=ws://a:1");
+        let target = Target { args, ..Target::at(Path::new("/s")) };
+        let said = words("--storage-dir /b");
+        assert!(
+            target
+                .engine_args(said.clone())
+                .starts_with(&words("--max-parallel 2 --surrealdb-url=ws://a:1 --storage-dir /b"))
+        );
+        assert_eq!(target.args_that(is_option, &said), words("--surrealdb-url=ws://a:1"));
+        assert_eq!(
+            target.args_that(is_option, &words("--surrealdb-url ws://b:1")),
+            words("--storage-dir /a")
+        );
+        assert_eq!(target.args_that(is_server_option, &[]), words("--surrealdb-url=ws://a:1"));
     }
 
     #[test]

@@ -27,8 +27,11 @@ pub const ENGINE_PROGRAM: &str = "orchestrator";
 /// Between two looks whether an engine that was started is ready.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Variables that a process is to have otherwise than this one has them; `None` for one that it is not to have.
+pub type Variables = Vec<(String, Option<OsString>)>;
+
 /// How to start an engine.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StartOptions {
     /// The engine's program.
     pub program: PathBuf,
@@ -36,6 +39,8 @@ pub struct StartOptions {
     pub data_dir: PathBuf,
     /// More arguments for it.
     pub args: Vec<OsString>,
+    /// What of its environment is not as that of this process. There may be a password among it.
+    pub variables: Variables,
     /// How long it may take until it is ready.
     pub patience: Duration,
 }
@@ -91,6 +96,16 @@ pub fn find_program() -> Option<PathBuf> {
     beside.into_iter().chain(on_path).find(|path| path.is_file())
 }
 
+/// Gives a process that is about to be started its variables.
+pub fn set_variables(command: &mut Command, variables: &[(String, Option<OsString>)]) {
+    for (name, value) in variables {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+}
+
 /// Connects to the engine behind `socket`, and starts one first if there is none. Also says whether
 /// this call has started it.
 pub fn connect_or_start(
@@ -129,7 +144,9 @@ fn spawn(socket: &Path, timeout: Option<Duration>, options: &StartOptions) -> Re
     let open_log = || OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
     let log = open_log().map_err(|source| StartError::Prepare { path: log_path.clone(), source })?;
     let log_start = log.metadata().map_or(0, |metadata| metadata.len());
-    let mut engine = Command::new(&options.program)
+    let mut command = Command::new(&options.program);
+    set_variables(&mut command, &options.variables);
+    let mut engine = command
         .arg("--data-dir")
         .arg(&options.data_dir)
         .arg("--socket")
