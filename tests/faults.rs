@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use orchestrator_engine::config::{Arguments, Config};
-use orchestrator_engine::engine::{Ended, Engine};
+use orchestrator_engine::engine::{Doors, Ended, Engine, Signals};
 use orchestrator_engine::queue::finish::Ending;
 use orchestrator_engine::service::EngineService;
+use orchestrator_protocol::client::Client;
 use orchestrator_protocol::provision::ProvisionRequest;
-use orchestrator_protocol::request::{Call, GetTask, StopMode};
+use orchestrator_protocol::request::{Call, GetTask, StopEngine, StopMode};
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, RetryPolicy, Task, TaskId, TaskStatus, Work};
@@ -39,6 +40,11 @@ struct Inside {
 
 impl Inside {
     async fn start(directory: &Path, store: Arc<dyn Store>) -> Self {
+        let engine = Self::open(directory, store).await;
+        Self { service: engine.service(), running: tokio::spawn(engine.run()) }
+    }
+
+    async fn open(directory: &Path, store: Arc<dyn Store>) -> Engine {
         let socket = directory.join("engine.sock");
         let arguments = [
             "orchestrator",
@@ -52,8 +58,7 @@ impl Inside {
         config.runner = RUNNER.into();
         config.runner_args = Vec::new();
         fs::create_dir_all(config.attempts_dir()).unwrap();
-        let engine = Engine::on_store(config, store).await.unwrap();
-        Self { service: engine.service(), running: tokio::spawn(engine.run()) }
+        Engine::on_store(config, store).await.unwrap()
     }
 
     async fn ask<C: Call>(&self, call: C) -> Result<C::Reply, Error> {
@@ -156,6 +161,46 @@ async fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_was_opened_
     let second = engine.submit(directory, &script, "second").await.unwrap();
     assert_eq!(engine.wait(second).await.status, TaskStatus::Completed);
     assert_eq!(starts(directory), ["first", "second"]);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_to_stop_that_comes_while_no_engine_answers_is_kept_for_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let script = script(directory, r#"echo "$NAME" >> starts; while [ ! -e open ]; do sleep 0.01; done"#);
+    let disk = FaultyDisk::new(7);
+    let engine = Inside::open(directory, open(directory, &disk)).await;
+    let service = engine.service();
+    let running = tokio::spawn(async move {
+        let (mut doors, mut signals) = (Doors::default(), Signals::new().unwrap());
+        let ended = engine.run_behind(&mut doors, &mut signals).await;
+        (ended, doors, signals)
+    });
+    let inside = Inside { service, running: tokio::spawn(async { Ok(Ended::Stopped) }) };
+    let id = inside.submit(directory, &script, "first").await.unwrap();
+    tokio::task::spawn_blocking({
+        let directory = directory.to_owned();
+        move || wait::until("the script", || (!starts(&directory).is_empty()).then_some(()))
+    })
+    .await
+    .unwrap();
+    disk.inject(Fault::Sync);
+    inside.submit(directory, &script, "second").await.unwrap_err();
+    let (ended, mut doors, mut signals) = running.await.unwrap();
+    assert_eq!(ended.unwrap(), Ended::Failed);
+    doors.refuse("its storage is away").await;
+    let socket = directory.join("engine.sock");
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut client = Client::connect(&socket, Some(wait::PATIENCE)).unwrap();
+        client.call(StopEngine { mode: StopMode::Cancel }).unwrap()
+    });
+    assert_eq!(asked.await.unwrap().running, 1, "its script goes on");
+    disk.lose_power().unwrap();
+    let engine = Inside::open(directory, open(directory, &disk)).await;
+    assert_eq!(engine.run_behind(&mut doors, &mut signals).await.unwrap(), Ended::Stopped);
+    let engine = Inside::start(directory, open(directory, &disk)).await;
+    assert_eq!(engine.wait(id).await.status, TaskStatus::Cancelled);
     engine.stop().await;
 }
 

@@ -1,9 +1,11 @@
 //! Real processes: an engine whose records are moved under it, and the program on a stopped engine.
 
 use std::process::Command;
+use std::sync::Arc;
 
+use orchestrator_engine::engine::{Ended, Engine};
 use orchestrator_protocol::ErrorCode;
-use orchestrator_protocol::request::GetStatus;
+use orchestrator_protocol::request::{GetStatus, StopMode};
 use orchestrator_protocol::storage::{
     CancelMigration, Exported, GetMigration, GetStorage, ListMigrations, Migration, MigrationId,
     MigrationStatus, StartMigration, StorageReport, StorageTarget, ValidateMigration, Validation,
@@ -11,6 +13,7 @@ use orchestrator_protocol::storage::{
 use orchestrator_protocol::task::TaskStatus;
 use orchestrator_tests::engine::TestEngine;
 use orchestrator_tests::gate::{GATED, gated, has_begun, open_gate};
+use orchestrator_tests::shared::until;
 use orchestrator_tests::wait;
 use serde::de::DeserializeOwned;
 
@@ -187,4 +190,34 @@ fn the_program_looks_where_an_engine_was_told_to_keep_its_records() {
     assert_eq!((&there.place, there.tables["task"]), (&moved.to, 1));
     engine.start();
     assert_eq!(engine.task(id).status, TaskStatus::Completed, "it follows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_is_opened_again_where_its_records_are_now_and_makes_no_empty_storage() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, new) = (crate::crashes::config(directory.path()), directory.path().join("new"));
+    let engine = Engine::open(config.clone()).await.unwrap();
+    let migrations = Arc::clone(&engine.service().migrations);
+    let to = StorageTarget {
+        storage_type: "filesystem".into(),
+        dir: Some(new.to_str().unwrap().into()),
+        ..StorageTarget::default()
+    };
+    let id = migrations.start(&to).await.unwrap().id;
+    until("the migration", async || {
+        let migration = migrations.get(id).await.unwrap();
+        (migration.status == MigrationStatus::Completed).then_some(())
+    })
+    .await;
+    let stop = engine.service().stop.clone();
+    stop.send(StopMode::Now).await.unwrap();
+    assert_eq!(engine.run().await.unwrap(), Ended::Stopped);
+    let old = directory.path().join("queue.rkvs");
+    std::fs::remove_dir_all(&old).unwrap();
+    let here = Arc::unwrap_or_clone(migrations.here());
+    assert_eq!(here.storage_dir, new);
+    drop(Engine::open_again(here).await.unwrap());
+    let refused = Engine::open_again(config).await.err().unwrap();
+    assert!(format!("{refused:#}").contains("there is no storage"), "{refused:#}");
+    assert!(!old.exists());
 }

@@ -4,13 +4,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use orchestrator_protocol::storage::StorageTarget;
+use orchestrator_protocol::request::{EngineMode, GetStatus, StopEngine, StopMode};
+use orchestrator_protocol::storage::{StartMigration, StorageTarget};
+use orchestrator_protocol::task::TaskStatus;
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::state::{Place, StorageState, read_state};
 use orchestrator_storage::migration::{Plan, Steering, migrate, settle_target};
 use orchestrator_storage::surrealdb::{EmbeddedOptions, ServerOptions, SurrealStore};
 use orchestrator_storage::{Expect, Key, Store, StoreError, Table};
+use orchestrator_tests::engine::TestEngine;
+use orchestrator_tests::gate::{GATED, gated, has_begun, open_gate};
 use orchestrator_tests::surrealdb::SurrealServer;
+use orchestrator_tests::wait;
 use tempfile::TempDir;
 
 use crate::killed::killed_again_and_again;
@@ -235,4 +240,31 @@ fn a_killed_engine_leaves_one_truth_wherever_its_records_go() {
             _ => StorageTarget { dir: dir(), ..there("filesystem") },
         }
     });
+}
+
+#[test]
+fn an_engine_that_finishes_what_runs_takes_a_seat_where_its_records_have_moved() {
+    let server = server();
+    let mut engine = TestEngine::started(env!("CARGO_BIN_EXE_orchestrator-under-test"));
+    let script = engine.script("script", GATED);
+    let running = engine.submit(gated(&engine, &script, "running"));
+    wait::until("the script", || has_begun(&engine, "running").then_some(()));
+    engine.ask(StopEngine { mode: StopMode::Drain });
+    let ServerOptions { url, namespace, database, .. } = server.database("ws");
+    let to = StorageTarget {
+        storage_type: "surrealdb-server".into(),
+        url: Some(url),
+        namespace: Some(namespace),
+        database: Some(database),
+        ..StorageTarget::default()
+    };
+    engine.ask(StartMigration { to });
+    let status = wait::until("the engine's seat", || {
+        let status = engine.ask(GetStatus {});
+        status.engines.iter().any(|engine| engine.is_this).then_some(status)
+    });
+    assert_eq!(status.mode, EngineMode::Draining, "the word holds where it goes on");
+    assert_eq!(engine.task(running).status, TaskStatus::Running);
+    open_gate(&engine);
+    assert!(engine.wait_ended().success());
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use orchestrator_engine::membership::{self, About, Membership, Seat};
+use orchestrator_engine::queue::takeover;
 use orchestrator_engine::records::task_key;
 use orchestrator_engine::storage::alone;
 use orchestrator_protocol::ErrorCode;
@@ -195,4 +196,47 @@ async fn an_engine_that_joins_while_the_records_move_keeps_them_where_they_are()
     for id in [before, ours, theirs] {
         assert!(new.get(&task_key(id)).await.unwrap().is_some());
     }
+}
+
+/// The records leave a server and come to another one while a script runs: nobody may begin it anew, since it
+/// has been without a deadline in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_while_its_engine_has_the_records_for_itself_is_held_where_they_are_shared_again() {
+    let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let mut stores = Vec::new();
+    for directory in &directories {
+        stores.push(store(directory.path()).await);
+    }
+    let directory = directories[0].path();
+    let place = |n: usize, backend: &str| Place {
+        backend: backend.into(),
+        location: directories[n].path().display().to_string(),
+    };
+    let one = Peer::join_with(&stores[0], directory, "one", short_times(), |_| {}).await;
+    submit(&one.queue, vec![task(directory, "a", &[])], None).await;
+    let begun = claim(&one.queue).await.unwrap();
+    assert!(begun.task.claim.as_ref().unwrap().is_leased);
+    let moving = Arc::new(SwitchingStore::guarded(SharedStore::new(&stores[0])).await.unwrap());
+    let (from, to) = (place(0, "surrealdb-server"), place(1, "filesystem"));
+    moving
+        .migrate(SharedStore::new(&stores[1]), Plan { migration: "m".into(), from, to }, Arc::default())
+        .await
+        .unwrap();
+    drop(one);
+    takeover::end_leases(&*stores[1]).await.unwrap();
+    let moving = Arc::new(SwitchingStore::new(SharedStore::new(&stores[1])));
+    let (from, to) = (place(1, "filesystem"), place(2, "surrealdb-server"));
+    moving
+        .migrate(SharedStore::new(&stores[2]), Plan { migration: "n".into(), from, to }, Arc::default())
+        .await
+        .unwrap();
+    let one = Peer::join_with(&stores[2], directory, "one", short_times(), |_| {}).await;
+    let other = Peer::join_with(&stores[2], directory, "other", short_times(), |_| {}).await;
+    one.fall_silent();
+    until("the engine to be lost", async || {
+        Some(other.membership.observe().await.unwrap()).filter(|removed| !removed.is_empty())
+    })
+    .await;
+    assert!(other.queue.take_over().await.unwrap().is_empty());
+    assert!(claim(&other.queue).await.is_none());
 }
