@@ -167,12 +167,7 @@ impl Engine {
         let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
         let mut labels = config.labels.clone();
         labels.insert(labels::WORKER.to_owned(), programs.digest().to_owned());
-        if let Ok(Ok(id)) = tokio::time::timeout(DOCKER_PATIENCE, docker.daemon_id()).await
-            && !id.is_empty()
-        {
-            labels.insert(labels::DOCKER.to_owned(), id);
-        }
-        let about = about(&config, labels)?;
+        let mut about = about(&config, labels)?;
         let membership =
             Membership::join(store, member.clone(), life, about.clone(), times, &config.data_dir)
                 .await
@@ -184,6 +179,13 @@ impl Engine {
             let membership = Arc::clone(&membership);
             AbortOnDropHandle::new(tokio::spawn(async move { membership.keep().await }))
         };
+        // Not before it has its seat: its last lease may be running out.
+        if let Ok(Ok(id)) = tokio::time::timeout(DOCKER_PATIENCE, docker.daemon_id()).await
+            && !id.is_empty()
+        {
+            about.labels.insert(labels::DOCKER.to_owned(), id);
+            membership.describe(about.clone());
+        }
         let seated = Arc::clone(membership.store());
         // Asked before anything is read, so that nothing comes in between.
         let after = seated.sequence().await.context("cannot read the storage")?;
