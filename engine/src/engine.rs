@@ -47,7 +47,7 @@ use crate::supervisor::Supervisor;
 use crate::worker::Programs;
 use crate::{dispatch, labels, storage};
 pub use doors::Doors;
-use housekeeping::{end_strays, look_around, retain, sweep};
+use housekeeping::{look_around, retain, sweep};
 
 /// How long Docker may take to say who it is.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
@@ -187,12 +187,7 @@ impl Engine {
         let docker = DockerManager::from_env().context("Docker's address cannot be read")?;
         let mut labels = config.labels.clone();
         labels.insert(labels::WORKER.to_owned(), programs.digest().to_owned());
-        if let Ok(Ok(id)) = tokio::time::timeout(DOCKER_PATIENCE, docker.daemon_id()).await
-            && !id.is_empty()
-        {
-            labels.insert(labels::DOCKER.to_owned(), id);
-        }
-        let about = about(&config, labels)?;
+        let mut about = about(&config, labels)?;
         let membership =
             Membership::join(store, member.clone(), life, about.clone(), times, &config.data_dir)
                 .await
@@ -204,6 +199,13 @@ impl Engine {
             let membership = Arc::clone(&membership);
             AbortOnDropHandle::new(tokio::spawn(async move { membership.keep().await }))
         };
+        // Not before it has its seat: its last lease may be running out.
+        if let Ok(Ok(id)) = tokio::time::timeout(DOCKER_PATIENCE, docker.daemon_id()).await
+            && !id.is_empty()
+        {
+            about.labels.insert(labels::DOCKER.to_owned(), id);
+            membership.describe(about.clone());
+        }
         let seated = Arc::clone(membership.store());
         // Asked before anything is read, so that nothing comes in between.
         let after = seated.sequence().await.context("cannot read the storage")?;
@@ -299,18 +301,12 @@ impl Engine {
     /// When a door cannot be opened, or the storage cannot be closed.
     pub async fn run_behind(mut self, doors: &mut Doors, signals: &mut Signals) -> anyhow::Result<Ended> {
         doors.open(&self.config, &self.service).await?;
-        let dispatcher = tokio::spawn({
-            let (queue, config) = (Arc::clone(&self.queue), Arc::clone(&self.config));
-            let (supervisor, work, no_more) =
-                (Arc::clone(&self.supervisor), self.work.clone(), self.no_more.clone());
-            async move {
-                if queue.options().is_shared {
-                    // First, so that none of them is begun anew beside its old script.
-                    no_more.run_until_cancelled(end_strays(&queue, &config)).await;
-                }
-                dispatch::run(queue, supervisor, work, no_more).await;
-            }
-        });
+        let dispatcher = tokio::spawn(dispatch::run(
+            Arc::clone(&self.queue),
+            Arc::clone(&self.supervisor),
+            self.work.clone(),
+            self.no_more.clone(),
+        ));
         let retention = tokio::spawn(retain(Arc::clone(&self.queue), Arc::clone(&self.config)));
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.queue)));
         let environments = Arc::clone(&self.service.environments);
@@ -349,6 +345,8 @@ impl Engine {
         if let Err(error) = dispatcher.await {
             error!(%error, "the dispatcher has failed");
         }
+        // What runs was finished or is left by now. What has only to be shipped may be tried once more.
+        self.leave.cancel();
         self.work.close();
         self.work.wait().await;
         if let Some((membership, keeper)) = membership {

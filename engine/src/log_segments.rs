@@ -3,7 +3,8 @@
 //! The spool on the machine of the attempt is the truth while it runs. Its engine copies it into records, a
 //! segment a second at most while something is printed, and the rest after the attempt's end; none of that
 //! is in the way of what runs. Each segment says where in the spool it ends, so that shipping goes on
-//! there, by whoever does it. The last one says that it is the last.
+//! there, by whoever does it. The last one says that it is the last. As long as that is not there, a file in the
+//! attempt's directory says so: should the engine end, its next life ships the rest.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_protocol::Error;
-use orchestrator_protocol::task::TaskId;
+use orchestrator_protocol::task::{Task, TaskId};
 use orchestrator_runner::output::{Entry, Line, Position, Reader};
 use orchestrator_storage::{
     Expect, Fields, Filter, Key, Operation, Order, Query, Record, Store, StoreError, Table,
@@ -22,6 +23,8 @@ use tracing::debug;
 use crate::logs::blocking;
 use crate::records;
 
+/// The file in the directory of an attempt that says that not all of its output has been shipped.
+const MARK: &str = "unshipped";
 /// Between two looks for what was printed.
 const SHIP_INTERVAL: Duration = Duration::from_secs(1);
 /// How many segments one look into the store returns here.
@@ -50,7 +53,7 @@ struct Segment {
 }
 
 /// The attempt whose output it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The task.
     pub task: TaskId,
@@ -59,6 +62,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// The newest attempt of a task.
+    pub fn of(task: &Task) -> Self {
+        Self { task: task.id, fence: task.fence }
+    }
+
     fn prefix(self) -> String {
         format!("{}/{:010}/", self.task, self.fence)
     }
@@ -106,23 +114,40 @@ impl Source {
     }
 }
 
+/// Notes in the directory of an attempt that its output is to be shipped.
+pub fn mark(directory: &Path) -> io::Result<()> {
+    std::fs::write(directory.join(MARK), "")
+}
+
+/// Whether that is noted, and not all of it has been shipped.
+pub fn is_marked(directory: &Path) -> bool {
+    directory.join(MARK).exists()
+}
+
 /// Ships the output of an attempt while it runs; never ends by itself.
 pub async fn ship(store: Arc<dyn Store>, source: Source, directory: PathBuf) {
     loop {
-        if let Err(error) = ship_rest(&*store, source, &directory, false).await {
+        if let Err(error) = ship_on(&*store, source, &directory, false).await {
             debug!(task = %source.task, %error, "output cannot be shipped now");
         }
         tokio::time::sleep(SHIP_INTERVAL).await;
     }
 }
 
+/// Ships the rest of the output of an attempt that has ended.
+pub async fn ship_rest(store: &dyn Store, source: Source, directory: &Path) -> Result<(), Error> {
+    ship_on(store, source, directory, true).await?;
+    match std::fs::remove_file(directory.join(MARK)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            debug!(task = %source.task, %error, "whether output was shipped is looked at once more");
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Ships what was not shipped yet; with `is_last` nothing will follow.
-pub async fn ship_rest(
-    store: &dyn Store,
-    source: Source,
-    directory: &Path,
-    is_last: bool,
-) -> Result<(), Error> {
+async fn ship_on(store: &dyn Store, source: Source, directory: &Path, is_last: bool) -> Result<(), Error> {
     let newest = source.newest(store, None, 1).await?.pop();
     let (mut number, position) = match newest {
         Some((_, segment)) if segment.is_last => return Ok(()),
@@ -157,7 +182,7 @@ pub async fn ship_rest(
             // One that was being shipped before has come through: from there on, next time.
             Err(StoreError::Conflict { .. }) if !is_last => return Ok(()),
             Err(StoreError::Conflict { .. }) => {
-                return Box::pin(ship_rest(store, source, directory, is_last)).await;
+                return Box::pin(ship_on(store, source, directory, is_last)).await;
             }
             Err(error) => return Err(records::storage_error(error)),
         }

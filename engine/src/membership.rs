@@ -22,7 +22,7 @@ mod seats;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -222,7 +222,7 @@ fn removal(seats: &Seats, member: &str) -> Result<Option<Vec<Operation>>, Error>
 pub struct Membership {
     member: String,
     life: String,
-    about: About,
+    about: Mutex<About>,
     times: LeaseTimes,
     store: Arc<SeatedStore>,
     lease_file: PathBuf,
@@ -287,7 +287,7 @@ impl Membership {
                 lease_file: data_dir.join(format!("lease-{epoch}.json")),
                 member,
                 life,
-                about,
+                about: Mutex::new(about),
                 times,
                 store,
                 deadline: watch::Sender::new(sent.0 + times.scripts),
@@ -315,6 +315,15 @@ impl Membership {
     /// What was agreed on.
     pub fn times(&self) -> LeaseTimes {
         self.times
+    }
+
+    /// Says something else of this engine from the next renewal on.
+    pub fn describe(&self, about: About) {
+        *self.about() = about;
+    }
+
+    fn about(&self) -> MutexGuard<'_, About> {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file with the deadline of this engine's scripts.
@@ -386,8 +395,8 @@ impl Membership {
             None => expect(self.store.inner().get(&key).await?.as_ref()),
         };
         renewing.counter += 1;
-        let record =
-            LeaseRecord { life: self.life.clone(), counter: renewing.counter, about: self.about.clone() };
+        let about = self.about().clone();
+        let record = LeaseRecord { life: self.life.clone(), counter: renewing.counter, about };
         let put = records::put(key, Fields::default(), &record, expected)
             .map_err(|error| StoreError::Invalid { reason: error.message })?;
         let commit = self.store.inner().commit(vec![put, self.store.check()]);
@@ -404,7 +413,7 @@ impl Membership {
     fn acknowledged(&self, sent: (Instant, u64)) {
         let for_ms = u64::try_from(self.times.scripts.as_millis()).unwrap_or(u64::MAX);
         let deadline_ms = sent.1.saturating_add(for_ms);
-        let lease = Lease { boot_id: self.about.boot_id.clone(), deadline_ms };
+        let lease = Lease { boot_id: self.about().boot_id.clone(), deadline_ms };
         match lease::write(&self.lease_file, &lease) {
             Ok(()) => {
                 self.deadline.send_replace(sent.0 + self.times.scripts);

@@ -211,6 +211,18 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// The script of an attempt runs on this machine although its task has gone on without it: this engine does
+    /// not claim the task until that has ended.
+    pub fn stray_found(&self, id: TaskId, fence: u64) {
+        locked(&self.schedule).stray_found(id, fence);
+    }
+
+    /// That script has ended.
+    pub fn stray_ended(&self, id: TaskId, fence: u64) {
+        locked(&self.schedule).stray_ended(id, fence);
+        self.wake.notify_one();
+    }
+
     /// Whether this engine is one that a task may run on. An engine that is alone on its store runs all that
     /// ask for no label of the user's own, whatever the engine was that they were submitted to.
     pub fn fits(&self, task: &Task) -> bool {

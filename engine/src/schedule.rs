@@ -5,7 +5,7 @@
 //! priority first; at equal priority the group whose turn was longest ago; within a group, older
 //! first. What cannot run is kept apart, so that it never hides what can: a paused or full group has
 //! no head in the index, a task whose lock is taken is parked until the lock is free, a task that
-//! waits for a dependency or a time is not in a group's queue at all.
+//! waits for a dependency, a time or the end of an old script is not in a group's queue at all.
 //!
 //! It is a hint, not the truth: whoever claims a task reads the stored record and decides by it.
 
@@ -77,6 +77,8 @@ pub enum Obstacle {
     Time(DateTime<Utc>),
     /// It is for other engines.
     Engine,
+    /// The script of an earlier attempt still runs here.
+    Stray,
     /// Its lock is held by another.
     Lock {
         /// The lock.
@@ -112,6 +114,8 @@ pub struct Schedule {
     locks: HashMap<String, TaskId>,
     /// Ready but for the lock, by lock, group and rank.
     parked: HashMap<String, BTreeMap<String, BTreeSet<Rank>>>,
+    /// Attempts whose scripts still run here, by task and fence.
+    strays: BTreeSet<(TaskId, u64)>,
     limits: HashMap<String, u32>,
     paused: bool,
     turns: u64,
@@ -247,6 +251,23 @@ impl Schedule {
         self.refresh(group_name);
     }
 
+    /// The script of an attempt runs here although its task has gone on without it: the task is not next until
+    /// that has ended, whether it is pending now or later.
+    pub fn stray_found(&mut self, id: TaskId, fence: u64) {
+        self.strays.insert((id, fence));
+        self.settle(id);
+    }
+
+    /// That script has ended.
+    pub fn stray_ended(&mut self, id: TaskId, fence: u64) {
+        self.strays.remove(&(id, fence));
+        self.settle(id);
+    }
+
+    fn has_stray(&self, id: TaskId) -> bool {
+        self.strays.range((id, u64::MIN)..=(id, u64::MAX)).next().is_some()
+    }
+
     /// A lock that is held already, found at start or learnt from another engine.
     pub fn hold(&mut self, lock: &str, holder: TaskId) {
         let before = self.locks.insert(lock.to_owned(), holder);
@@ -335,6 +356,9 @@ impl Schedule {
         if !entry.fits {
             obstacles.push(Obstacle::Engine);
         }
+        if self.has_stray(id) {
+            obstacles.push(Obstacle::Stray);
+        }
         if let Some(lock) = &entry.lock
             && let Some(holder) = self.locks.get(lock)
             && *holder != entry.holder
@@ -370,8 +394,9 @@ impl Schedule {
     /// Puts a task where it belongs now.
     fn settle(&mut self, id: TaskId) {
         self.unsettle(id);
+        let has_stray = self.has_stray(id);
         let Some((entry, place)) = self.entries.get_mut(&id) else { return };
-        if !entry.waits_for.is_empty() || !entry.fits {
+        if !entry.waits_for.is_empty() || !entry.fits || has_stray {
             *place = Place::Waiting;
         } else if let Some(time) = entry.not_before {
             *place = Place::Timed(time);

@@ -5,6 +5,13 @@
 //! middle, the next one takes in what it finds, and asks the same questions in the same order. The
 //! truth about an attempt is in its directory, the truth about a task in the storage; the supervisor
 //! only carries news from one to the other, and may be interrupted anywhere.
+//!
+//! - `runners`: waiting for a runner, and making it go. `shipping`: what attempts print, for the other engines
+//!   of the store. [`left_behind`]: what attempts of earlier lives have left.
+
+pub mod left_behind;
+mod runners;
+mod shipping;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -18,11 +25,9 @@ use orchestrator_protocol::task::{Action, AttemptOutcome, OnEngineLoss, Progress
 use orchestrator_runner::attempt::{Attempt, AttemptState};
 use orchestrator_runner::spec::Spec;
 use orchestrator_runner::status::{Reason, Status};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::action_log::ActionLog;
@@ -37,15 +42,14 @@ use crate::queue::finish::Ending;
 use crate::queue::recover::Found;
 use crate::test_orchestrator::Context;
 use crate::worker::Programs;
-use crate::{actions, log_segments, logs};
+use crate::{actions, logs};
 
 /// Between two looks at how far a script is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two tries to commit the end of an attempt while the storage refuses writes.
 const COMMIT_PAUSE: Duration = Duration::from_secs(1);
-/// A runner that is told to stop is given the grace of its task and this much more before it is
-/// taken for lost.
-const RUNNER_PATIENCE: Duration = Duration::from_secs(30);
+/// What is told between them.
+const NOT_STORED: &str = "the end of the attempt cannot be stored yet";
 
 /// Where an attempt whose end is looked for comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +164,7 @@ impl Supervisor {
             progress: Arc::new(move |progress| queue.progressed(&about, progress)),
             log: Arc::new(move |line| log.line(line)),
         };
-        let shipping = self.shipping(task);
+        let shipping = self.shipping(Source::of(task));
         let performed = tokio::select! {
             performed = self.environments.perform(task, action, context) => performed,
             // The next engine does it again, and finds what there is.
@@ -178,13 +182,13 @@ impl Supervisor {
         let output = blocking(move || logs::last_lines(&directory)).await.ok().flatten();
         let ending = Ending { output, ..ending };
         while let Err(error) = self.environments.finish(task, id, &ending).await {
-            if self.pause_after(&error).await.is_break() {
+            if self.pause_after(&error, NOT_STORED).await.is_break() {
                 return;
             }
         }
         info!(outcome = ?ending.outcome, error = ending.error, "action ended");
         drop(shipping);
-        self.ship_rest(task).await;
+        self.ship_rest(Source::of(task)).await;
     }
 
     /// The file with the deadline of the task's script, where it has one.
@@ -217,16 +221,12 @@ impl Supervisor {
         .await;
         crate::fault::point("spawn.after");
         match started {
-            Ok(mut child) => {
-                match child.pidfd() {
+            Ok(runner) => {
+                match runner.pidfd() {
                     Ok(pidfd) => self.attend(&task, pidfd, &cancel).await,
                     Err(error) => warn!(%error, "the runner can only be waited for"),
                 }
-                if self.leave.is_cancelled() {
-                    return;
-                }
-                // It is gone: this only takes its entry out of the process table.
-                tokio::task::spawn_blocking(move || child.wait());
+                runners::reap(runner);
                 self.find_out(&task, &cancel, Origin::Spawned).await;
             }
             Err(error) => {
@@ -338,114 +338,63 @@ impl Supervisor {
 
     /// Stays with a runner until it is gone: passes on how far it is, and that it is to stop.
     async fn attend(&self, task: &Task, pidfd: OwnedFd, cancel: &CancellationToken) {
-        // SAFETY: an `OwnedFd` keeps its descriptor open, and the same one, until it is dropped.
-        let gone = match unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) } {
-            Ok(gone) => gone,
-            Err(error) => {
-                error!(%error, "the runner cannot be watched");
-                return;
+        let (directory, grace) = (self.directory(task.id, task.fence), Duration::from_millis(task.grace_ms));
+        let _shipping = self.shipping(Source::of(task));
+        tokio::select! {
+            gone = runners::gone(pidfd, &directory, grace, cancel) => {
+                if let Err(error) = gone {
+                    error!(%error, "the runner cannot be watched; trying again");
+                    sleep(COMMIT_PAUSE).await;
+                }
             }
-        };
-        let _shipping = self.shipping(task);
-        let mut told = None;
+            () = self.leave.cancelled() => {}
+            () = self.tell_progress(task) => {}
+        }
+    }
+
+    /// Tells the queue how far a script is; never ends by itself.
+    async fn tell_progress(&self, task: &Task) {
         let mut last: Option<Progress> = None;
         loop {
-            let patience =
-                told.map(|at: Instant| at + Duration::from_millis(task.grace_ms) + RUNNER_PATIENCE);
-            tokio::select! {
-                // Readable means ended; the guard is not cleared, since it stays so.
-                ready = gone.readable() => {
-                    if let Err(error) = ready {
-                        error!(%error, "the runner cannot be watched");
-                    }
-                    return;
-                }
-                () = cancel.cancelled(), if told.is_none() => {
-                    told = Some(Instant::now());
-                    self.signal(task, false).await;
-                }
-                () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
-                    warn!("the runner does not end although it was told to; ending it");
-                    told = Some(Instant::now());
-                    self.signal(task, true).await;
-                }
-                () = self.leave.cancelled() => return,
-                () = sleep(PROGRESS_INTERVAL) => {
-                    let directory = self.directory(task.id, task.fence);
-                    if let Ok(Some(progress)) = blocking(move || Attempt::open(&directory)?.progress()).await {
-                        let progress = Progress {
-                            fraction: progress.fraction,
-                            done: progress.done,
-                            total: progress.total,
-                            message: progress.message,
-                        };
-                        if last.as_ref() != Some(&progress) {
-                            self.queue.progressed(task, progress.clone());
-                            last = Some(progress);
-                        }
-                    }
+            sleep(PROGRESS_INTERVAL).await;
+            let directory = self.directory(task.id, task.fence);
+            if let Ok(Some(progress)) = blocking(move || Attempt::open(&directory)?.progress()).await {
+                let progress = Progress {
+                    fraction: progress.fraction,
+                    done: progress.done,
+                    total: progress.total,
+                    message: progress.message,
+                };
+                if last.as_ref() != Some(&progress) {
+                    self.queue.progressed(task, progress.clone());
+                    last = Some(progress);
                 }
             }
-        }
-    }
-
-    async fn signal(&self, task: &Task, kill: bool) {
-        let directory = self.directory(task.id, task.fence);
-        let sent = blocking(move || {
-            let attempt = Attempt::open(&directory)?;
-            // A runner that has not come so far would not hear it; now it starts nothing.
-            if attempt.abandon()? {
-                return Ok(());
-            }
-            if kill { attempt.kill() } else { attempt.cancel() }
-        })
-        .await;
-        if let Err(error) = sent {
-            warn!(%error, "the runner cannot be told to stop");
-        }
-    }
-
-    /// Ships the output of an attempt to the other engines of the store, as long as this is kept.
-    fn shipping(&self, task: &Task) -> Option<AbortOnDropHandle<()>> {
-        self.membership.as_ref()?;
-        let source = Source { task: task.id, fence: task.fence };
-        let (store, directory) = (Arc::clone(self.queue.store()), self.directory(task.id, task.fence));
-        Some(AbortOnDropHandle::new(tokio::spawn(log_segments::ship(store, source, directory))))
-    }
-
-    /// Ships the rest of the output of an attempt that has ended.
-    async fn ship_rest(&self, task: &Task) {
-        let directory = self.directory(task.id, task.fence);
-        if self.membership.is_none() || !directory.is_dir() {
-            return;
-        }
-        let source = Source { task: task.id, fence: task.fence };
-        if let Err(error) = log_segments::ship_rest(&**self.queue.store(), source, &directory, true).await {
-            warn!(%error, "the rest of the output cannot be shipped to the other engines");
         }
     }
 
     /// Commits the end of an attempt, as long as it takes: it is safe in the attempt's directory.
     async fn finish(&self, task: &Task, ending: Ending) {
         while let Err(error) = self.queue.finish(task.id, task.fence, &ending).await {
-            if self.pause_after(&error).await.is_break() {
+            if self.pause_after(&error, NOT_STORED).await.is_break() {
                 return;
             }
         }
         info!(outcome = ?ending.outcome, exit_code = ending.exit_code, error = ending.error, "attempt ended");
-        self.ship_rest(task).await;
+        self.ship_rest(Source::of(task)).await;
     }
 
     async fn hand_back(&self, task: &Task) {
         while let Err(error) = self.queue.hand_back(task.id, task.fence).await {
-            if self.pause_after(&error).await.is_break() {
+            if self.pause_after(&error, NOT_STORED).await.is_break() {
                 return;
             }
         }
     }
 
-    async fn pause_after(&self, error: &Error) -> std::ops::ControlFlow<()> {
-        warn!(%error, "the end of the attempt cannot be stored yet; trying again");
+    /// Waits a moment before the next try to store something; breaks off when the engine ends.
+    async fn pause_after(&self, error: &Error, what: &str) -> std::ops::ControlFlow<()> {
+        warn!(%error, "{what}; trying again");
         tokio::select! {
             () = self.leave.cancelled() => std::ops::ControlFlow::Break(()),
             () = sleep(COMMIT_PAUSE) => std::ops::ControlFlow::Continue(()),

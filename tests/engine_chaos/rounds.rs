@@ -93,6 +93,8 @@ pub struct Chaos {
     fates: BTreeMap<String, Fate>,
     /// Rounds after which an attempt must have been lost.
     takeovers: usize,
+    /// The longest time from a fault to the next attempt of a task of that engine.
+    slowest: Duration,
 }
 
 impl Chaos {
@@ -114,6 +116,7 @@ impl Chaos {
             unsure: Vec::new(),
             fates: BTreeMap::new(),
             takeovers: 0,
+            slowest: Duration::ZERO,
         }
     }
 
@@ -143,7 +146,9 @@ impl Chaos {
         match plan.span {
             Span::UntilTakenOver => {
                 self.takeovers += 1;
+                let struck_at = Instant::now();
                 self.until("a task of the engine to begin anew", |this| this.starts(&gated) > starts);
+                self.slowest = self.slowest.max(struck_at.elapsed());
             }
             Span::For(duration) => {
                 let healed_at = Instant::now() + duration;
@@ -355,10 +360,12 @@ impl Chaos {
         let outcomes = history.told.iter().flat_map(|told| &told.attempts).map(|attempt| attempt.outcome);
         let lost = outcomes.filter(|outcome| *outcome == Some(AttemptOutcome::Lost)).count();
         eprintln!(
-            "{} tasks, {} marks, {} sightings, {lost} attempts lost",
+            "{} tasks, {} marks, {} sightings, {lost} attempts lost, {} engines taken over, the slowest in {:.1?}",
             history.told.len(),
             history.marks.len(),
-            history.sightings.len()
+            history.sightings.len(),
+            self.takeovers,
+            self.slowest
         );
         let wrong = several::check(&history);
         assert!(

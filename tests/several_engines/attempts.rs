@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use orchestrator_engine::config::RetentionSettings;
@@ -11,15 +12,16 @@ use orchestrator_engine::engine::Ended;
 use orchestrator_engine::membership::LeaseTimes;
 use orchestrator_protocol::event::{Item, OutputStream};
 use orchestrator_protocol::request::{
-    CancelTask, EngineMember, GetStatus, GetTask, LogsRequest, MemberState, Subscription,
+    CancelTask, EngineMember, ExplainTask, GetStatus, GetTask, LogsRequest, MemberState, Subscription,
 };
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, OnEngineLoss, RetryPolicy, Task, TaskId, TaskStatus};
 use orchestrator_storage::{Filter, Order, Query, Store, Table};
 use orchestrator_tests::history::{self, Event, Expected, Told};
-use orchestrator_tests::shared::{Member, short_times, store, until};
+use orchestrator_tests::shared::{Member, Peer, short_times, store, until};
 use orchestrator_tests::wait;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 pub const RUNNER: &str = env!("CARGO_BIN_EXE_orchestrator-under-test-runner");
 
@@ -53,6 +55,22 @@ left=60
 while [ $left -gt 0 ]; do sleep 0.02; left=$((left - 1)); done
 rmdir "alive.$NAME"
 echo "end $NAME $ORCHESTRATOR_FENCE $$" >> history
+"#;
+
+/// Like it, and may be killed: it looks itself whether the one before is alive.
+const DOGGED: &str = r#"#!/bin/sh
+[ -e pid ] && kill -0 "$(cat pid)" 2>/dev/null && echo "overlap $NAME" >> history
+echo $$ > pid
+echo "start $NAME $ORCHESTRATOR_FENCE $$" >> history
+while [ ! -e open ]; do sleep 0.01; done
+"#;
+
+/// Prints something at once, and the rest when the gate is open.
+const TWO_PARTS: &str = r#"#!/bin/sh
+echo one
+: > begun
+while [ ! -e open ]; do sleep 0.01; done
+echo two
 "#;
 
 fn new_task(directory: &Path, body: &str, name: &str) -> NewTask {
@@ -103,9 +121,19 @@ fn no_overlap(directory: &Path) {
     assert_eq!(overlaps.count(), 0, "{:?}", events(directory));
 }
 
+fn process(pid: u32) -> Pid {
+    Pid::from_raw(pid.cast_signed()).unwrap()
+}
+
 fn is_alive(pid: u32) -> bool {
-    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::test_kill_process(pid).is_ok()
+    test_kill_process(process(pid)).is_ok()
+}
+
+/// The runner of a script.
+fn runner_of(script: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{script}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,6 +296,60 @@ async fn the_script_of_a_task_that_was_called_off_by_force_ends_when_its_engine_
     b.stop().await;
 }
 
+/// Its runner was stopped, so that nothing could end it, and the task has gone on without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_does_not_end_keeps_its_own_task_waiting_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let stuck = NewTask { grace_ms: Some(50), ..new_task(directory, DOGGED, "stuck") };
+    let stuck = submit(&a, stuck).await;
+    started(directory, 1).await;
+    let [(1, script)] = starts(directory)[..] else { panic!("{:?}", events(directory)) };
+    kill_process(process(runner_of(script)), Signal::STOP).unwrap();
+    // Somebody takes the task over, and nobody else is there to begin it anew.
+    let peer = Peer::join_with(&store, directory, "b", short_times(), |_| {}).await;
+    a.store.stall(true);
+    until("the task to be taken over", async || {
+        peer.membership.observe().await.unwrap();
+        peer.queue.take_over().await.unwrap().contains(&stuck).then_some(())
+    })
+    .await;
+    a.store.stall(false);
+    assert_eq!(a.ended().await, Ended::Unseated);
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let other = submit(&a, new_task(directory, SHORT, "other")).await;
+    assert_eq!(ended(&a, other).await.status, TaskStatus::Completed);
+    assert!(is_alive(script));
+    assert_eq!(task(&a, stuck).await.status, TaskStatus::Pending);
+    let why = a.ask(ExplainTask { id: stuck }).await.unwrap().reasons;
+    assert!(why.iter().any(|why| why.message.contains("earlier attempt still runs")), "{why:?}");
+    // Nobody wakes the runner but the engine, when its patience has ended.
+    started(directory, 3).await;
+    assert!(!is_alive(script));
+    fs::write(directory.join("open"), "").unwrap();
+    let stuck = ended(&a, stuck).await;
+    assert_eq!((stuck.status, stuck.fence), (TaskStatus::Completed, 2));
+    no_overlap(directory);
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_was_left_by_its_engine_is_no_zombie_afterwards() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
+    submit(&a, new_task(directory, SCRIPT, "one")).await;
+    started(directory, 1).await;
+    let runner = runner_of(starts(directory)[0].1);
+    a.stop().await;
+    fs::write(directory.join("open"), "").unwrap();
+    let entry = format!("/proc/{runner}");
+    until("the runner to be gone", async || (!Path::new(&entry).exists()).then_some(())).await;
+}
+
 async fn lines(member: &Member, request: LogsRequest) -> Vec<String> {
     let caller = Caller::Local { pid: None };
     let items = member.service.subscribe(&caller, Subscription::Logs(request)).await.unwrap();
@@ -291,7 +373,7 @@ async fn what_is_printed_on_one_engine_is_read_and_followed_on_another() {
     let b = Member::start(&store, directory, "b", RUNNER, LeaseTimes::default()).await;
     let all = LogsRequest { id, attempt: None, tail: None, follow: true, stream: Some(OutputStream::Stdout) };
     let following = {
-        let (service, all) = (std::sync::Arc::clone(&b.service), all.clone());
+        let (service, all) = (Arc::clone(&b.service), all.clone());
         let caller = Caller::Local { pid: None };
         let mut items = service.subscribe(&caller, Subscription::Logs(all)).await.unwrap();
         // Something comes while it runs.
@@ -324,8 +406,62 @@ async fn what_is_printed_on_one_engine_is_read_and_followed_on_another() {
     b.stop().await;
 }
 
-fn store_of(member: &Member) -> std::sync::Arc<dyn Store> {
-    std::sync::Arc::clone(member.service.queue.store())
+fn all_lines(id: TaskId) -> LogsRequest {
+    LogsRequest { id, attempt: None, tail: None, follow: false, stream: None }
+}
+
+/// Two engines, and a task of the first one that has ended while the storage took nothing that was printed.
+async fn ended_in_silence(store: &Arc<dyn Store>, directory: &Path) -> (Member, Member, TaskId) {
+    let a = Member::start(store, directory, "a", RUNNER, LeaseTimes::default()).await;
+    let id = submit(&a, new_task(directory, TWO_PARTS, "loud")).await;
+    until("the script to begin", async || directory.join("begun").exists().then_some(())).await;
+    let b = Member::start(store, directory, "b", RUNNER, LeaseTimes::default()).await;
+    a.store.refuse_output(true);
+    fs::write(directory.join("open"), "").unwrap();
+    assert_eq!(ended(&b, id).await.status, TaskStatus::Completed);
+    // What is refused from here on is the rest.
+    let before = a.store.refusals();
+    until("the rest to be refused", async || (a.store.refusals() > before).then_some(())).await;
+    assert!(!lines(&b, all_lines(id)).await.contains(&"two".to_owned()));
+    (a, b, id)
+}
+
+async fn all_is_printed(member: &Member, id: TaskId) {
+    until("all that was printed", async || {
+        (lines(member, all_lines(id)).await == ["one", "two"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_printed_last_reaches_the_others_when_the_storage_takes_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let (a, b, id) = ended_in_silence(&store, directory).await;
+    a.store.refuse_output(false);
+    all_is_printed(&b, id).await;
+    let mark = a.data_dir.join(format!("attempts/{id}/1/unshipped"));
+    until("nothing to be left to ship", async || (!mark.exists()).then_some(())).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_printed_last_reaches_the_others_when_its_engine_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let (a, b, id) = ended_in_silence(&store, directory).await;
+    a.stop().await;
+    let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
+    all_is_printed(&b, id).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+fn store_of(member: &Member) -> Arc<dyn Store> {
+    Arc::clone(member.service.queue.store())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_engine::labels;
-use orchestrator_engine::membership::LeaseTimes;
+use orchestrator_engine::membership::{About, LeaseTimes};
 use orchestrator_engine::queue::Queue;
 use orchestrator_engine::queue::claim::Claimed;
 use orchestrator_engine::queue::finish::Ending;
@@ -499,4 +499,17 @@ async fn an_engine_that_leaves_in_peace_is_not_waited_for() {
     assert_eq!(seated, [("engine-0", false), ("engine-1", true)]);
     let late = records::check_absent(records::task_key(TaskId::generate()));
     assert!(peers[0].queue.store().commit(vec![late]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_engine_learns_of_itself_when_it_has_its_seat_is_told_with_the_next_renewal() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let peers = peers(directory, 2).await;
+    let labels = BTreeMap::from([(labels::DOCKER.to_owned(), "x".to_owned())]);
+    peers[0].membership.describe(About { labels: labels.clone(), ..About::default() });
+    peers[0].membership.renew().await.unwrap();
+    let members = orchestrator_engine::membership::members(&*peers[1].store).await.unwrap();
+    let told = members.iter().find(|member| member.id == "engine-0").unwrap();
+    assert_eq!(told.about.labels, labels);
 }

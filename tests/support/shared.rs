@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,6 +34,8 @@ pub struct SharedStore {
     is_stalled: watch::Sender<bool>,
     forgets: AtomicBool,
     loses_answer: AtomicBool,
+    refuses_output: AtomicBool,
+    refusals: AtomicU64,
 }
 
 impl SharedStore {
@@ -44,6 +46,8 @@ impl SharedStore {
             is_stalled: watch::Sender::new(false),
             forgets: AtomicBool::new(false),
             loses_answer: AtomicBool::new(false),
+            refuses_output: AtomicBool::new(false),
+            refusals: AtomicU64::new(0),
         })
     }
 
@@ -60,6 +64,16 @@ impl SharedStore {
     /// Makes the next commit, and answers that it is not known whether it was made.
     pub fn lose_answer(&self) {
         self.loses_answer.store(true, Ordering::SeqCst);
+    }
+
+    /// Refuses what attempts have printed from now on, as a storage that is away does; or takes it again.
+    pub fn refuse_output(&self, refuses: bool) {
+        self.refuses_output.store(refuses, Ordering::SeqCst);
+    }
+
+    /// How often it has refused that.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::SeqCst)
     }
 
     async fn ready(&self) {
@@ -87,6 +101,13 @@ impl Store for SharedStore {
 
     async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
         self.ready().await;
+        if self.refuses_output.load(Ordering::SeqCst)
+            && operations.iter().any(|operation| operation.key.table == Table::LogSegment)
+        {
+            self.refusals.fetch_add(1, Ordering::SeqCst);
+            let (location, reason) = ("the store".to_owned(), "it takes no output".to_owned());
+            return Err(StoreError::Away { location, reason });
+        }
         let commit = self.inner.commit(operations).await;
         if self.loses_answer.swap(false, Ordering::SeqCst) {
             let (location, reason) = ("the store".to_owned(), "its answer was lost".to_owned());

@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -183,6 +184,12 @@ impl Attempt {
         if identity.is_alive() { Ok(pidfd) } else { Err(gone()) }
     }
 
+    /// How long its script may take to end when it is told to.
+    pub fn grace(&self) -> io::Result<Duration> {
+        let spec = files::read::<Spec>(&self.directory.join(spec::FILE))?.unwrap_or_default();
+        Ok(Duration::from_millis(spec.grace_ms))
+    }
+
     /// Tells the runner to end the attempt, with grace. A runner that is gone is no error.
     pub fn cancel(&self) -> io::Result<()> {
         self.signal(Signal::TERM)
@@ -261,9 +268,14 @@ impl Runner {
         Ok(pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?)
     }
 
-    /// Waits until it is gone.
+    /// Waits until it is gone, and takes its entry out of the process table.
     pub fn wait(&mut self) -> io::Result<()> {
         self.child.wait().map(drop)
+    }
+
+    /// Whether it is gone, without waiting for that. If so, its entry is taken out of the process table.
+    pub fn is_gone(&mut self) -> io::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 }
 

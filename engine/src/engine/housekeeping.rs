@@ -1,26 +1,24 @@
 //! What an engine does at intervals, beside its work: what could not be done after a commit, what has had its
 //! time, and, where it is not alone, who of the others is still there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
+use orchestrator_protocol::task::TaskId;
 use orchestrator_runner::attempt::{Attempt, AttemptState};
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::membership::Membership;
 use crate::queue::Queue;
-use crate::records::{self, task_key};
+use crate::records::task_key;
 
 /// Between two looks for what has had its time.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 /// Between two looks for what could not be done after a commit.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
-/// Between two looks whether a script that has to end has ended.
-const STRAY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Looks at intervals who of the other engines is still there, and ends the attempts of those who are not.
 pub(super) async fn look_around(queue: Arc<Queue>, membership: Arc<Membership>) {
@@ -94,66 +92,6 @@ async fn orphans(queue: &Queue, config: &Config) -> anyhow::Result<Vec<TaskId>> 
         }
     }
     Ok(orphans)
-}
-
-/// Ends the scripts of attempts that have no task any more, and waits for their end: while this engine was
-/// away somebody has called off a task that was held for it.
-pub(super) async fn end_strays(queue: &Queue, config: &Config) {
-    let mut ending = Vec::new();
-    for (id, fence, directory) in attempts(&config.attempts_dir()) {
-        match end_stray(queue, id, fence, &directory).await {
-            Ok(true) => ending.push((id, directory)),
-            Ok(false) => {}
-            Err(error) => {
-                warn!(task = %id, %error, "it cannot be told whether a script has to be ended");
-            }
-        }
-    }
-    for (id, directory) in ending {
-        // Its runner ends it by force after its grace.
-        while matches!(
-            Attempt::open(&directory).and_then(|attempt| attempt.state()),
-            Ok(AttemptState::Running { .. })
-        ) {
-            tokio::time::sleep(STRAY_INTERVAL).await;
-        }
-        info!(task = %id, "its old script has ended");
-    }
-}
-
-/// The attempts that are kept, as far as they can be looked at: task, fence and directory.
-fn attempts(directory: &Path) -> Vec<(TaskId, Option<u64>, PathBuf)> {
-    let entries = |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let tasks = entries(directory).filter_map(|entry| {
-        Some((entry.file_name().to_string_lossy().parse::<TaskId>().ok()?, entry.path()))
-    });
-    let attempts = tasks.flat_map(|(id, task)| {
-        entries(&task)
-            .map(move |entry| (id, entry.file_name().to_string_lossy().parse().ok(), entry.path()))
-            .collect::<Vec<_>>()
-    });
-    attempts.collect()
-}
-
-/// Ends the script of an attempt, if it runs and has no task any more. Whether it did.
-async fn end_stray(queue: &Queue, id: TaskId, fence: Option<u64>, directory: &Path) -> anyhow::Result<bool> {
-    let attempt = Attempt::open(directory)?;
-    if !matches!(attempt.state()?, AttemptState::Running { .. }) {
-        return Ok(false);
-    }
-    let record = queue.store().get(&task_key(id)).await?;
-    let task = record.map(|record| records::read::<Task>(&record)).transpose()?;
-    let is_ours = task.is_some_and(|task| {
-        task.status == TaskStatus::Running
-            && Some(task.fence) == fence
-            && task.claim.is_some_and(|claim| claim.engine == queue.options().engine)
-    });
-    if is_ours {
-        return Ok(false);
-    }
-    warn!(task = %id, "its script is running, and the task has gone on without it; ending it");
-    attempt.cancel()?;
-    Ok(true)
 }
 
 fn has_running_attempt(task: &Path) -> std::io::Result<bool> {

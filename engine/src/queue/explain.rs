@@ -79,6 +79,12 @@ impl Queue {
                 Reason { until: Some(until), ..reason(ReasonKind::NotBefore, message) }
             }
             Obstacle::Engine => reason(ReasonKind::Engine, self.why_not_here(task).await?),
+            Obstacle::Stray => {
+                let message = "the script of an earlier attempt still runs on this engine's machine, and is \
+                               being ended: the next attempt begins here only after it"
+                    .to_owned();
+                reason(ReasonKind::Engine, message)
+            }
             Obstacle::Lock { lock, holder } => {
                 let name = self.task(holder).await.map_or_else(|_| holder.to_string(), |task| task.name);
                 let message = format!("the lock '{lock}' is held by '{name}'");

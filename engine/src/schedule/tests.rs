@@ -104,6 +104,26 @@ fn what_is_for_other_engines_is_never_next_and_says_so() {
     assert_eq!(drain(&mut schedule), [2]);
 }
 
+#[test]
+fn a_task_waits_until_all_its_old_scripts_have_ended_and_keeps_nobody_else() {
+    let mut schedule = Schedule::default();
+    schedule.insert(entry(1, "g", 9));
+    schedule.stray_found(id(1), 1);
+    schedule.stray_found(id(1), 3);
+    schedule.stray_found(id(3), 1);
+    schedule.insert(entry(2, "g", 0));
+    // Learnt of only now, or again.
+    schedule.insert(Entry { not_before: Some(now() - TimeDelta::seconds(1)), ..entry(3, "g", 5) });
+    schedule.insert(Entry { revision: 2, ..entry(1, "g", 9) });
+    assert_eq!(drain(&mut schedule), [2]);
+    schedule.stray_ended(id(1), 3);
+    assert_eq!(schedule.obstacles(id(1)), Some(vec![Obstacle::Stray]));
+    assert!(drain(&mut schedule).is_empty());
+    schedule.stray_ended(id(1), 1);
+    schedule.stray_ended(id(3), 1);
+    assert_eq!(drain(&mut schedule), [1, 3]);
+}
+
 /// A step of a random history.
 #[derive(Debug, Clone)]
 enum Step {

@@ -3,18 +3,21 @@
 //! A live query tells that there is something new; where the transport has none, and when one was lost,
 //! a look at intervals does. What is new stands in the log: each writer numbers its commits without gaps,
 //! so that nothing is missed, in whatever order the transactions of several writers become visible.
+//!
+//! The client keeps every notification until it is taken, without a bound. So a look answers all that have come
+//! by then, and what this store has written itself is left out of the query.
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use surrealdb::types::{Object, RecordId, RecordIdKey, Value};
 
 use super::Shared;
 use super::link::{Link, Session, Trouble};
-use super::row::{count, key, number, object};
+use super::row::{count, ids, key, number, object};
 use crate::record::Key;
 
 /// How long the server may take to begin a live query, where the next look does not come later anyway.
@@ -66,7 +69,7 @@ impl Follower {
             {
                 // Of a connection that does not answer the look below tells.
                 let patience = SUBSCRIBE_PATIENCE.max(self.poll_interval);
-                let stream = tokio::time::timeout(patience, subscribe(&session)).await;
+                let stream = tokio::time::timeout(patience, self.subscribe(&session)).await;
                 hints = stream.ok().flatten().map(|stream| (session, stream));
             }
             if let Err(trouble) = self.look().await {
@@ -74,15 +77,26 @@ impl Follower {
             }
             let hint = async {
                 match &mut hints {
-                    Some((_, stream)) => stream.next().await,
+                    Some((_, stream)) => next_hint(stream).await,
                     None => std::future::pending().await,
                 }
             };
-            if let Ok(None | Some(Err(_))) = tokio::time::timeout(self.poll_interval, hint).await {
+            if let Ok(Err(Over)) = tokio::time::timeout(self.poll_interval, hint).await {
                 hints = None;
                 tokio::time::sleep(self.poll_interval).await;
             }
         }
+    }
+
+    /// A live query on the rows of other writers, where there can be one. Should this store go on under another
+    /// name, it is told of its own commits too, which does no harm.
+    async fn subscribe(&self, session: &Session) -> Option<Hints> {
+        let Session::Server(client) = session else { return None };
+        let own = ids(self.shared.own_names().iter().map(|name| super::committer::meta(name)));
+        let query = client.query("LIVE SELECT n FROM meta WHERE id NOT IN $own");
+        let mut answer = query.bind(object([("own", own)])).await.ok()?;
+        let stream = answer.stream::<Value>(0).ok()?;
+        Some(Box::pin(stream))
     }
 
     /// Takes in what others have committed.
@@ -109,12 +123,20 @@ impl Follower {
     }
 }
 
-/// A live query on the writers' rows, where there can be one.
-async fn subscribe(session: &Session) -> Option<Hints> {
-    let Session::Server(client) = session else { return None };
-    let mut answer = client.query("LIVE SELECT n FROM meta").await.ok()?;
-    let stream = answer.stream::<Value>(0).ok()?;
-    Some(Box::pin(stream))
+/// There are no more hints.
+#[derive(Debug, PartialEq, Eq)]
+struct Over;
+
+/// Waits for a hint, and takes along all that have come with it: one look answers them all.
+async fn next_hint<T, E>(hints: &mut (impl Stream<Item = Result<T, E>> + Unpin)) -> Result<(), Over> {
+    let mut hint = hints.next().await;
+    while let Some(Ok(_)) = hint {
+        match hints.next().now_or_never() {
+            Some(next) => hint = next,
+            None => return Ok(()),
+        }
+    }
+    Err(Over)
 }
 
 /// The keys of each commit between two numbers of a writer, both inclusive.
@@ -158,4 +180,27 @@ pub(super) async fn retire(link: &Link, after: Duration) -> Result<(), Trouble> 
         ("retired", Value::RecordId(super::committer::meta(RETIRED))),
     ]);
     link.repeat(text, values).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn one_look_answers_all_hints_that_have_come() {
+        let (mut source, mut hints) = mpsc::channel::<Result<(), ()>>(10_000);
+        for _ in 0..10_000 {
+            assert!(source.try_send(Ok(())).is_ok());
+        }
+        assert_eq!(next_hint(&mut hints).now_or_never(), Some(Ok(())));
+        assert_eq!(next_hint(&mut hints).now_or_never(), None, "nothing has come since");
+        assert!(source.try_send(Ok(())).is_ok());
+        assert_eq!(next_hint(&mut hints).now_or_never(), Some(Ok(())));
+        assert!(source.try_send(Ok(())).is_ok() && source.try_send(Err(())).is_ok());
+        assert_eq!(next_hint(&mut hints).now_or_never(), Some(Err(Over)), "the query has failed");
+        drop(source);
+        assert_eq!(next_hint(&mut hints).now_or_never(), Some(Err(Over)), "and has ended");
+    }
 }
