@@ -14,7 +14,7 @@
 //! engine that is alone may move the records of such a store; whoever joins it writes the state once more
 //! ([`renew_state`](super::state::renew_state)), which keeps a migration that has begun before from sealing.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -58,7 +58,7 @@ struct Active {
     since: Sequence,
     guard: Option<Guard>,
     /// Why nothing is committed any more.
-    failed: Option<String>,
+    failed: OnceLock<String>,
 }
 
 /// What every commit checks: the record of the store's state.
@@ -87,11 +87,14 @@ impl Guard {
         Operation { key: state_key(), expect: *self.expect(), change: Change::Check }
     }
 
-    /// Looks at the state again, which somebody has written. Whether it is what it was.
+    /// Looks at the state again, which somebody has written. Whether it is what it was: else no commit is let
+    /// through by what was found.
     async fn renew(&self, store: &dyn Store) -> StoreResult<bool> {
         let held = read_state(store).await?;
         let is_same = matches!(held.state, StorageState::Active { epoch } if epoch == self.epoch);
-        *self.expect() = held.expect;
+        if is_same {
+            *self.expect() = held.expect;
+        }
         Ok(is_same)
     }
 }
@@ -137,7 +140,7 @@ impl SwitchingStore {
         let sequence = *store.watch().borrow();
         let newest = Arc::new(watch::Sender::new(sequence));
         pass_on(&store, 0, &newest);
-        let active = Active { store, shift: 0, since: 0, guard, failed: None };
+        let active = Active { store, shift: 0, since: 0, guard, failed: OnceLock::new() };
         Self {
             active: RwLock::new(Arc::new(active)),
             gate: Arc::default(),
@@ -229,7 +232,7 @@ impl SwitchingStore {
         };
         in_time(last).await?;
         if let Err(error) = seal(&*source, plan, &ends).await {
-            self.stay(&active, &error).await;
+            active.stay(&error).await;
             return Err(error);
         }
         self.switch(&active, &target, Guard::new(ends.epoch, copier.target.expect()));
@@ -297,20 +300,6 @@ impl SwitchingStore {
         Ok(())
     }
 
-    /// The source could not be sealed. Where it is not the truth, or not known to be, nothing is committed
-    /// any more. A guard looks by itself whether the state was written once more.
-    async fn stay(&self, active: &Active, error: &MigrationError) {
-        let held = read_state(&*active.store).await;
-        let failed = match (held, error) {
-            (_, MigrationError::Unknown(_)) => Some(told(error)),
-            (Ok(HeldState { state: StorageState::Active { .. }, .. }) | Err(_), _) => None,
-            (Ok(_), _) => Some(MOVED.to_owned()),
-        };
-        let guard = active.guard.as_ref().map(|guard| Guard::new(guard.epoch, *guard.expect()));
-        let (store, Active { shift, since, .. }) = (Arc::clone(&active.store), active);
-        self.set_active(Active { store, shift: *shift, since: *since, guard, failed });
-    }
-
     /// From here on the target answers. Its commits are guarded: on a server others may move the records on
     /// before this engine has taken a seat there.
     fn switch(&self, active: &Active, target: &Arc<dyn Store>, guard: Guard) {
@@ -320,7 +309,13 @@ impl SwitchingStore {
         let shift = newest.saturating_sub(sequence);
         let since = shift + sequence;
         pass_on(target, shift, &self.newest);
-        self.set_active(Active { store: Arc::clone(target), shift, since, guard: Some(guard), failed: None });
+        self.set_active(Active {
+            store: Arc::clone(target),
+            shift,
+            since,
+            guard: Some(guard),
+            failed: OnceLock::new(),
+        });
     }
 }
 
@@ -355,8 +350,24 @@ fn raise(newest: &watch::Sender<Sequence>, sequence: Sequence) {
 }
 
 impl Active {
+    /// Commits nothing any more, for the first reason that was given.
+    fn fail(&self, reason: String) -> StoreError {
+        StoreError::Failed { reason: self.failed.get_or_init(|| reason).clone() }
+    }
+
+    /// Its records could not be moved. Where it is not the truth, or not known to be, nothing is committed any
+    /// more. A guard looks by itself whether the state was written once more.
+    async fn stay(&self, error: &MigrationError) {
+        let reason = match (read_state(&*self.store).await, error) {
+            (_, MigrationError::Unknown(_)) => told(error),
+            (Ok(HeldState { state: StorageState::Active { .. }, .. }) | Err(_), _) => return,
+            (Ok(_), _) => MOVED.to_owned(),
+        };
+        self.fail(reason);
+    }
+
     async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
-        if let Some(reason) = &self.failed {
+        if let Some(reason) = self.failed.get() {
             return Err(StoreError::Failed { reason: reason.clone() });
         }
         let mut commit = match &self.guard {
@@ -377,7 +388,7 @@ impl Active {
                 }
                 Err(StoreError::Conflict { key }) if key == state_key() => {
                     if !guard.renew(&*self.store).await? {
-                        return Err(StoreError::Failed { reason: MOVED.to_owned() });
+                        return Err(self.fail(MOVED.to_owned()));
                     }
                 }
                 Err(error) => return Err(error),
@@ -449,7 +460,7 @@ impl Store for SwitchingStore {
     async fn health(&self) -> StoreHealth {
         let active = self.active();
         let health = active.store.health().await;
-        match &active.failed {
+        match active.failed.get() {
             Some(reason) => StoreHealth { writable: false, reason: Some(reason.clone()), ..health },
             None => health,
         }
