@@ -39,6 +39,7 @@ use crate::store::{Store, StoreError};
 
 pub mod content;
 mod copy;
+mod gate;
 pub mod live;
 pub mod portable;
 pub mod state;
@@ -127,8 +128,8 @@ pub enum MigrationError {
     /// Others work on the source.
     #[error("{0}")]
     NotAlone(String),
-    /// The target took too long while commits waited.
-    #[error("the target took longer than {} ms while commits waited", patience.as_millis())]
+    /// Commits would have had to wait too long for those under way and for the last changes to be brought over.
+    #[error("commits would have had to wait for longer than {} ms", patience.as_millis())]
     TooSlow {
         /// How long they wait at most.
         patience: Duration,

@@ -21,14 +21,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::copy::Copier;
+use super::gate::Gate;
 use super::state::{Epoch, HeldState, MOVED, StorageState, read_state, state_key};
 use super::target::Target;
 use super::{MigrationError, Phase, Plan, Report, Steering, inspect, seal, told};
 use crate::record::{Change, Commit, Expect, Key, Operation, Record, Sequence, Table};
 use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, StoreResult};
-
-/// How long commits wait at most for a target that is slow at the end. Then the migration is given up.
-const GATE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The gate is closed for the last time when no more than so many changes are to be brought over.
 const FEW_CHANGES: usize = 64;
@@ -43,7 +41,7 @@ const MAX_IN_VAIN: u32 = 100;
 /// A store that can be moved while it is used.
 pub struct SwitchingStore {
     active: RwLock<Arc<Active>>,
-    gate: Arc<tokio::sync::RwLock<()>>,
+    gate: Gate,
     migrating: tokio::sync::Mutex<()>,
     newest: Arc<watch::Sender<Sequence>>,
     failed: watch::Sender<bool>,
@@ -143,7 +141,7 @@ impl SwitchingStore {
         let active = Active { store, shift: 0, since: 0, guard, failed: OnceLock::new() };
         Self {
             active: RwLock::new(Arc::new(active)),
-            gate: Arc::default(),
+            gate: Gate::default(),
             migrating: tokio::sync::Mutex::default(),
             newest,
             failed: watch::Sender::new(false),
@@ -220,8 +218,7 @@ impl SwitchingStore {
         copier.copy().await?;
         copier.verify().await?;
         self.catch_up(&mut copier).await?;
-        let gate = self.close_gate().await?;
-        let closed_at = Instant::now();
+        let gate = self.gate.close().await?;
         copier.enter(Phase::Switching);
         let last = async {
             copier.look().await?;
@@ -230,13 +227,13 @@ impl SwitchingStore {
             steering.check()?;
             copier.target.mark(plan.ready(ends.epoch)).await
         };
-        in_time(last).await?;
+        gate.in_time(last).await?;
         if let Err(error) = seal(&*source, plan, &ends).await {
             active.stay(&error).await;
             return Err(error);
         }
         self.switch(&active, &target, Guard::new(ends.epoch, copier.target.expect()));
-        let waited = closed_at.elapsed();
+        let waited = gate.waited();
         drop(gate);
         let warning = copier.target.activate(ends.epoch).await.err().map(|error| told(&error));
         let tally = copier.target_tally;
@@ -247,11 +244,6 @@ impl SwitchingStore {
         steering.enter(Phase::Done, tally.records);
         steering.reach_all();
         Ok(Report { records: tally.records, checksum: tally.checksum(), epoch: ends.epoch, waited, warning })
-    }
-
-    /// Lets commits wait, once those under way have ended.
-    async fn close_gate(&self) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>, MigrationError> {
-        in_time(async { Ok(self.gate.write().await) }).await
     }
 
     /// Brings changes over until few are left. As long as each round leaves less than half of what there
@@ -277,9 +269,9 @@ impl SwitchingStore {
         while copier.behind() > FEW_CHANGES {
             copier.enter(Phase::CatchingUp);
             let taken = {
-                let _waiting = self.close_gate().await?;
+                let closed = self.gate.close().await?;
                 let start = Instant::now();
-                in_time(copier.settle_some(slice)).await?;
+                closed.in_time(copier.settle_some(slice)).await?;
                 start.elapsed()
             };
             let left = copier.behind();
@@ -317,12 +309,6 @@ impl SwitchingStore {
             failed: OnceLock::new(),
         });
     }
-}
-
-/// Does what commits wait for, if it does not take too long.
-async fn in_time<T>(work: impl Future<Output = Result<T, MigrationError>>) -> Result<T, MigrationError> {
-    let in_time = tokio::time::timeout(GATE_PATIENCE, work).await;
-    in_time.unwrap_or(Err(MigrationError::TooSlow { patience: GATE_PATIENCE }))
 }
 
 /// Tells those who watch of what comes anew in a store, as long as it is there.
@@ -412,7 +398,7 @@ impl Store for SwitchingStore {
     }
 
     async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
-        let pass = Arc::clone(&self.gate).read_owned().await;
+        let pass = self.gate.pass().await;
         let (active, newest) = (self.active(), Arc::clone(&self.newest));
         // On its own, so that the gate waits for it even where its author does not any more.
         let made = tokio::spawn(async move {
