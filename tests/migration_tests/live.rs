@@ -17,12 +17,12 @@ use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::state::{StorageState, read_state};
 use orchestrator_storage::migration::{MigrationError, Phase, Steering, migrate};
-use orchestrator_storage::{Changes, Expect, Key, Store, StoreError, Table};
+use orchestrator_storage::{Changes, Expect, Key, Operation, Store, StoreError, Table};
 use orchestrator_tests::queue::{queue_on, task};
 use orchestrator_tests::shared::SharedStore;
 use tokio::task::JoinHandle;
 
-use crate::stores::{Mortal, Power, content, counted, fill, open, plan, put};
+use crate::stores::{Hooked, Mortal, Power, Say, content, counted, fill, open, plan, put};
 
 /// Work on a queue until it is told to stop: several who submit, one who runs what was submitted. Each
 /// failure is a panic.
@@ -203,6 +203,81 @@ async fn a_slow_target_catches_up_with_those_who_commit_quickly() {
     println!("{} records; a submit took {}", report.records, load.latencies().await);
     load.goes_on(20).await;
     load.end(&*target).await;
+}
+
+/// While the target takes what has changed, more commits come than the source remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_looked_at_before_it_forgets_what_has_changed() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (source, target) = (open(from.path()), open(to.path()));
+    fill(&*source, 1).await;
+    let store = Arc::new(SwitchingStore::new(Hooked::forgetful(source.clone(), 3)));
+    let steering = Arc::new(Steering::default());
+    let (progress, writes) = (steering.progress(), Arc::new(AtomicUsize::new(0)));
+    let (others, made) = (source.clone(), writes.clone());
+    let busy = Hooked::new(target.clone(), move |operations: &[Operation]| -> Say {
+        let phase = progress.borrow().phase;
+        let records = match (phase, made.load(Ordering::SeqCst)) {
+            _ if operations.is_empty() => 0,
+            // Enough for several pieces, and then a commit of others with each.
+            (Phase::Copying, 0) => 3_000,
+            (Phase::CatchingUp, 1..=8) => 100,
+            _ => 0,
+        };
+        if records == 0 {
+            return Box::pin(async { Ok(()) });
+        }
+        let (source, commit) = (others.clone(), made.fetch_add(1, Ordering::SeqCst));
+        Box::pin(async move {
+            let keys = (0..records).map(|n| Key::new(Table::Audit, format!("{commit}-{n:04}")));
+            source.commit(keys.map(|key| put(&key, Expect::Absent, "1")).collect()).await.map(drop)
+        })
+    });
+    let report = store.migrate(busy, plan("m", from.path(), to.path()), steering).await.unwrap();
+    assert_eq!(writes.load(Ordering::SeqCst), 9, "so many came meanwhile");
+    assert!(content(&*target).await == content(&*source).await);
+    assert_eq!(counted(&*target).await, report.records);
+}
+
+/// However often it is looked at, a source may have forgotten: more has come at once than it remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_has_forgotten_is_found_by_another_walk() {
+    for moment in [Phase::Copying, Phase::Verifying, Phase::CatchingUp] {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (source, target) = (open(from.path()), open(to.path()));
+        fill(&*source, 20).await;
+        let view = SharedStore::new(&(source.clone() as Arc<dyn Store>));
+        let store = Arc::new(SwitchingStore::new(view.clone()));
+        let steering = Arc::new(Steering::default());
+        let progress = steering.progress();
+        let (others, has_begun, has_forgotten) =
+            (source.clone(), AtomicBool::new(false), AtomicBool::new(false));
+        let busy = Hooked::new(target.clone(), move |_: &[Operation]| -> Say {
+            let phase = progress.borrow().phase;
+            let mut keys = Vec::new();
+            // So that there is something to catch up with.
+            if phase == Phase::Copying && !has_begun.swap(true, Ordering::SeqCst) {
+                keys.push("early");
+            }
+            if phase == moment && !has_forgotten.swap(true, Ordering::SeqCst) {
+                keys.push("late");
+                view.forget_changes();
+            }
+            let source = others.clone();
+            Box::pin(async move {
+                for key in keys {
+                    source.commit(vec![put(&Key::new(Table::Audit, key), Expect::Absent, "1")]).await?;
+                }
+                Ok(())
+            })
+        });
+        let moved = store.migrate(busy, plan("m", from.path(), to.path()), steering).await;
+        let report = moved.unwrap_or_else(|error| panic!("{moment:?}: {error}"));
+        let found = content(&*target).await;
+        assert!(found.contains_key(&Key::new(Table::Audit, "late")), "{moment:?}");
+        assert!(found == content(&*source).await, "{moment:?}");
+        assert_eq!(found.len() as u64, report.records);
+    }
 }
 
 /// Two migrations to one store, as on a server: one is held up, the other comes to its end, and the first one

@@ -1,4 +1,5 @@
-//! Stores with something in them, what they hold, and a store that stops at the n-th commit.
+//! Stores with something in them, what they hold, a store that stops at the n-th commit, and one that asks a test
+//! before it does anything.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
 use orchestrator_storage::migration::Plan;
 use orchestrator_storage::migration::state::{Place, state_key};
@@ -158,6 +160,79 @@ impl Store for Mortal {
 
     async fn changes(&self, after: Sequence, limit: usize) -> StoreResult<Changes> {
         if self.power.is_out() { dead() } else { self.inner.changes(after, limit).await }
+    }
+
+    fn watch(&self) -> watch::Receiver<Sequence> {
+        self.inner.watch()
+    }
+
+    async fn health(&self) -> StoreHealth {
+        self.inner.health().await
+    }
+
+    async fn close(&self) -> StoreResult<()> {
+        Ok(())
+    }
+}
+
+/// What a test says before a store reads or commits: an error is what the store answers then.
+pub type Say = BoxFuture<'static, StoreResult<()>>;
+
+/// A store that asks a test before it reads (with no operations) and before it commits, and that may know the
+/// changes of its newest commits only. Closing it leaves the one inside open.
+pub struct Hooked {
+    inner: Arc<dyn Store>,
+    hook: Box<dyn Fn(&[Operation]) -> Say + Send + Sync>,
+    /// Of how many commits it knows what they have changed.
+    remembers: Sequence,
+}
+
+impl Hooked {
+    pub fn new(
+        inner: Arc<dyn Store>,
+        hook: impl Fn(&[Operation]) -> Say + Send + Sync + 'static,
+    ) -> Arc<dyn Store> {
+        Arc::new(Self { inner, hook: Box::new(hook), remembers: Sequence::MAX })
+    }
+
+    /// One that does what it is asked.
+    pub fn forgetful(inner: Arc<dyn Store>, remembers: Sequence) -> Arc<dyn Store> {
+        let hook = |_: &[Operation]| -> Say { Box::pin(async { Ok(()) }) };
+        Arc::new(Self { inner, hook: Box::new(hook), remembers })
+    }
+}
+
+#[async_trait]
+impl Store for Hooked {
+    async fn get(&self, key: &Key) -> StoreResult<Option<Record>> {
+        (self.hook)(&[]).await?;
+        self.inner.get(key).await
+    }
+
+    async fn list(&self, query: &Query) -> StoreResult<Page> {
+        (self.hook)(&[]).await?;
+        self.inner.list(query).await
+    }
+
+    async fn counts(&self, table: Table) -> StoreResult<Vec<Count>> {
+        self.inner.counts(table).await
+    }
+
+    async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
+        (self.hook)(&operations).await?;
+        self.inner.commit(operations).await
+    }
+
+    async fn sequence(&self) -> StoreResult<Sequence> {
+        self.inner.sequence().await
+    }
+
+    async fn changes(&self, after: Sequence, limit: usize) -> StoreResult<Changes> {
+        let upto = self.inner.sequence().await?;
+        match upto.saturating_sub(after) > self.remembers {
+            true => Ok(Changes::Gone { upto }),
+            false => self.inner.changes(after, limit).await,
+        }
     }
 
     fn watch(&self) -> watch::Receiver<Sequence> {

@@ -37,6 +37,7 @@ use tokio::sync::watch;
 use crate::record::Key;
 use crate::store::{Store, StoreError};
 
+mod catch_up;
 pub mod content;
 mod copy;
 mod gate;
@@ -232,6 +233,13 @@ impl Steering {
         });
     }
 
+    fn advance(&self, more: u64) {
+        self.progress.send_modify(|progress| {
+            progress.done += more;
+            progress.total = progress.total.max(progress.done);
+        });
+    }
+
     fn reach_all(&self) {
         self.progress.send_modify(|progress| progress.done = progress.total);
     }
@@ -367,17 +375,9 @@ pub async fn migrate(
     let ends = inspect(source, target, plan).await?;
     let target = Target::take(target, ends.target.clone(), plan.migrating(ends.epoch)).await?;
     let mut copier = Copier::new(source, target, steering);
-    copier.copy().await?;
-    copier.verify().await?;
-    copier.enter(Phase::CatchingUp);
-    loop {
-        copier.settle().await?;
-        copier.look().await?;
-        if copier.behind() == 0 {
-            break;
-        }
+    while let Err(error) = bring_over(&mut copier).await {
+        copier.begin_anew(error)?;
     }
-    copier.conclude().await?;
     steering.check()?;
     steering.enter(Phase::Switching, 0);
     copier.target.mark(plan.ready(ends.epoch)).await?;
@@ -392,6 +392,20 @@ pub async fn migrate(
         waited: Duration::ZERO,
         warning,
     })
+}
+
+/// Step 2.
+async fn bring_over(copier: &mut Copier<'_>) -> Result<(), MigrationError> {
+    copier.copy().await?;
+    copier.verify().await?;
+    copier.enter(Phase::CatchingUp);
+    loop {
+        copier.settle().await?;
+        copier.look().await?;
+        if copier.behind() == 0 {
+            return copier.conclude().await;
+        }
+    }
 }
 
 /// Step 5 for a target whose source was found sealed: makes it active where it is ready by the migration

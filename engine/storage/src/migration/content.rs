@@ -20,6 +20,11 @@ pub(super) fn page(table: Table) -> usize {
     }
 }
 
+/// How many records of the usual size one of a table counts for.
+pub(super) fn weight(table: Table) -> usize {
+    PAGE / page(table)
+}
+
 /// The records of a table in ascending order, page by page; the record of the store's state is left
 /// out.
 pub(super) struct Walk<'s> {

@@ -6,12 +6,15 @@
 //! every record; those that it finds different are brought over like the changed ones. From then on each key
 //! that is brought over is read back and compared at once, and the sums of both sides follow, so that
 //! what remains to be done at the end is only what has changed in the last moment.
+//!
+//! A source remembers its newest changes only. So whoever does something long looks at them between two
+//! pieces of it; and where some have been forgotten nevertheless, everything begins anew with the walk.
 
 use std::collections::BTreeSet;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::content::{PAGE, Pair, Pairs, Tally, counted, page, same};
+use super::content::{PAGE, Pair, Pairs, Tally, counted, same, weight};
 use super::state::state_key;
 use super::target::Target;
 use super::{MigrationError, Phase, Steering};
@@ -29,7 +32,7 @@ const CHANGES: usize = 10_000;
 /// How many records are read at the same time.
 const READS: usize = 32;
 
-/// How often the walk begins anew because the source no longer knew what had changed.
+/// How often everything begins anew because the source no longer knew what had changed.
 const MAX_RESTARTS: u32 = 5;
 
 pub(super) struct Copier<'s> {
@@ -39,8 +42,10 @@ pub(super) struct Copier<'s> {
     /// Up to which commit of the source the changed keys are noted.
     covered: Sequence,
     changed: BTreeSet<Key>,
-    /// Whether the source has forgotten changes that are not noted.
-    lost: bool,
+    /// Whether the source has forgotten changes that are not noted: only another walk finds what they were.
+    is_lost: bool,
+    /// How often everything may begin anew because of that.
+    restarts_left: u32,
     /// Keys that the walk of verification has found different, and left out of the sums.
     differing: BTreeSet<Key>,
     pub(super) source_tally: Tally,
@@ -94,7 +99,8 @@ impl<'s> Copier<'s> {
             steering,
             covered: 0,
             changed: BTreeSet::new(),
-            lost: false,
+            is_lost: false,
+            restarts_left: MAX_RESTARTS,
             differing: BTreeSet::new(),
             source_tally: Tally::default(),
             target_tally: Tally::default(),
@@ -111,7 +117,26 @@ impl<'s> Copier<'s> {
         self.steering.enter(phase, self.behind() as u64);
     }
 
+    /// Says whether what has failed like this can begin anew, with [`Copier::copy`]: the source has forgotten
+    /// changes, and has not done so too often.
+    ///
+    /// # Errors
+    /// The one that it has failed with, where it cannot.
+    pub(super) fn begin_anew(&mut self, error: MigrationError) -> Result<(), MigrationError> {
+        if !self.is_lost || self.restarts_left == 0 {
+            return Err(error);
+        }
+        self.restarts_left -= 1;
+        tracing::info!(
+            "the source has forgotten what was changed meanwhile: its records are walked over again"
+        );
+        Ok(())
+    }
+
     /// Notes which keys have changed since the last look.
+    ///
+    /// # Errors
+    /// [`MigrationError::Outrun`] when the source has forgotten some of them; those of the source.
     pub(super) async fn look(&mut self) -> Result<(), MigrationError> {
         loop {
             match self.source.changes(self.covered, CHANGES).await.map_err(MigrationError::Source)? {
@@ -124,10 +149,9 @@ impl<'s> Copier<'s> {
                         return Ok(());
                     }
                 }
-                Changes::Gone { upto } => {
-                    self.lost = true;
-                    self.covered = upto;
-                    return Ok(());
+                Changes::Gone { .. } => {
+                    self.is_lost = true;
+                    return Err(MigrationError::Outrun);
                 }
             }
         }
@@ -135,31 +159,26 @@ impl<'s> Copier<'s> {
 
     /// Walks over both sides and puts right what differs.
     pub(super) async fn copy(&mut self) -> Result<(), MigrationError> {
-        for _ in 0..=MAX_RESTARTS {
-            self.covered = self.source.sequence().await.map_err(MigrationError::Source)?;
-            self.changed.clear();
-            self.lost = false;
-            let total = counted(self.source).await.map_err(MigrationError::Source)?;
-            self.steering.enter(Phase::Copying, total);
-            let mut pairs = Pairs::new(self.source, self.target.store);
-            let mut batch = Batch::default();
-            let (mut walked, mut looked) = (0, 0);
-            while let Some(pair) = pairs.next().await? {
-                walked += u64::from(pair.source.is_some());
-                looked += 1;
-                batch.add(pair);
-                if batch.is_full() || looked % PAGE == 0 {
-                    batch.flush(&self.target).await?;
-                    self.pause(walked).await?;
-                }
-            }
-            batch.flush(&self.target).await?;
-            self.pause(walked).await?;
-            if !self.lost {
-                return Ok(());
+        self.covered = self.source.sequence().await.map_err(MigrationError::Source)?;
+        self.changed.clear();
+        self.is_lost = false;
+        let total = counted(self.source).await.map_err(MigrationError::Source)?;
+        self.steering.enter(Phase::Copying, total);
+        let mut pairs = Pairs::new(self.source, self.target.store);
+        let mut batch = Batch::default();
+        let (mut walked, mut since_pause) = (0, 0);
+        while let Some(pair) = pairs.next().await? {
+            walked += u64::from(pair.source.is_some());
+            since_pause += weight(pair.key.table);
+            batch.add(pair);
+            if batch.is_full() || since_pause >= PAGE {
+                since_pause = 0;
+                batch.flush(&self.target).await?;
+                self.pause(walked).await?;
             }
         }
-        Err(MigrationError::Outrun)
+        batch.flush(&self.target).await?;
+        self.pause(walked).await
     }
 
     /// Between two pieces of a walk.
@@ -176,8 +195,10 @@ impl<'s> Copier<'s> {
         (self.source_tally, self.target_tally) = (Tally::default(), Tally::default());
         self.differing.clear();
         let mut pairs = Pairs::new(self.source, self.target.store);
-        let mut walked = 0;
+        let (mut walked, mut since_pause) = (0, 0);
         while let Some(Pair { key, source, target }) = pairs.next().await? {
+            walked += 1;
+            since_pause += weight(key.table);
             match (&source, &target) {
                 (Some(source), Some(target)) if same(source, target) => {
                     self.source_tally.add(source);
@@ -187,15 +208,12 @@ impl<'s> Copier<'s> {
                     self.differing.insert(key);
                 }
             }
-            walked += 1;
-            if walked % PAGE as u64 == 0 {
+            if since_pause >= PAGE {
+                since_pause = 0;
                 self.pause(walked).await?;
             }
         }
         self.pause(walked).await?;
-        if self.lost {
-            return Err(MigrationError::Outrun);
-        }
         // A commit can be read a moment before it is among the changes. Whatever is brought over from here on
         // is compared once more, so what differs for another reason is found out then.
         self.changed.extend(self.differing.iter().cloned());
@@ -205,17 +223,22 @@ impl<'s> Copier<'s> {
     /// Brings all keys over that are known to have changed, and compares and sums up each: after
     /// [`Copier::verify`].
     pub(super) async fn settle(&mut self) -> Result<(), MigrationError> {
-        while self.settle_some(BATCH_RECORDS).await? {}
+        while self.settle_piece().await? > 0 {}
         Ok(())
     }
 
-    /// The same for about so many of them at most, fewer of large ones. Whether there were any.
-    pub(super) async fn settle_some(&mut self, at_most: usize) -> Result<bool, MigrationError> {
+    /// The same for as many of them as one commit holds. How many there were.
+    pub(super) async fn settle_piece(&mut self) -> Result<usize, MigrationError> {
+        self.settle_some(BATCH_RECORDS).await
+    }
+
+    /// The same for about so many of them at most, fewer of large ones.
+    pub(super) async fn settle_some(&mut self, at_most: usize) -> Result<usize, MigrationError> {
         self.steering.check()?;
         let mut room = at_most;
         let keys: Vec<Key> = std::iter::from_fn(|| {
             let key = (room > 0).then(|| self.changed.pop_first()).flatten()?;
-            room = room.saturating_sub(PAGE / page(key.table));
+            room = room.saturating_sub(weight(key.table));
             Some(key)
         })
         .collect();
@@ -246,16 +269,13 @@ impl<'s> Copier<'s> {
                 _ => return Err(MigrationError::Unlike { key: key.clone() }),
             }
         }
-        self.steering.reach_all();
-        Ok(!keys.is_empty())
+        self.steering.advance(keys.len() as u64);
+        Ok(keys.len())
     }
 
     /// What must hold at the end, when the source does not change any more and nothing is left to bring
     /// over: the sums are equal, and both stores count as many records as were compared.
     pub(super) async fn conclude(&self) -> Result<(), MigrationError> {
-        if self.lost {
-            return Err(MigrationError::Outrun);
-        }
         if let Some(key) = self.differing.first() {
             return Err(MigrationError::Unlike { key: key.clone() });
         }

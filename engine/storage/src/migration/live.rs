@@ -15,28 +15,18 @@
 //! ([`renew_state`](super::state::renew_state)), which keeps a migration that has begun before from sealing.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::catch_up::catch_up;
 use super::copy::Copier;
-use super::gate::Gate;
+use super::gate::{Closed, Gate};
 use super::state::{Epoch, HeldState, MOVED, StorageState, read_state, state_key};
 use super::target::Target;
 use super::{MigrationError, Phase, Plan, Report, Steering, inspect, seal, told};
 use crate::record::{Change, Commit, Expect, Key, Operation, Record, Sequence, Table};
 use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, StoreResult};
-
-/// The gate is closed for the last time when no more than so many changes are to be brought over.
-const FEW_CHANGES: usize = 64;
-
-/// Where more comes than is brought over, commits wait while so many changes are brought over, again and
-/// again. From there on as many as take this long, and always more than came since.
-const FIRST_SLICE: usize = 64;
-const SLICE_TIME: Duration = Duration::from_millis(250);
-/// After so many slices that have left no less to do than there ever was the migration is given up.
-const MAX_IN_VAIN: u32 = 100;
 
 /// A store that can be moved while it is used.
 pub struct SwitchingStore {
@@ -215,19 +205,17 @@ impl SwitchingStore {
         alone.await?;
         let filled = Target::take(&*target, ends.target.clone(), plan.migrating(ends.epoch)).await?;
         let mut copier = Copier::new(&*source, filled, steering);
-        copier.copy().await?;
-        copier.verify().await?;
-        self.catch_up(&mut copier).await?;
-        let gate = self.gate.close().await?;
-        copier.enter(Phase::Switching);
-        let last = async {
-            copier.look().await?;
-            copier.settle().await?;
-            copier.conclude().await?;
+        let gate = loop {
+            match self.bring_over(&mut copier).await {
+                Ok(gate) => break gate,
+                Err(error) => copier.begin_anew(error)?,
+            }
+        };
+        let ready = async {
             steering.check()?;
             copier.target.mark(plan.ready(ends.epoch)).await
         };
-        gate.in_time(last).await?;
+        gate.in_time(ready).await?;
         if let Err(error) = seal(&*source, plan, &ends).await {
             active.stay(&error).await;
             return Err(error);
@@ -246,50 +234,20 @@ impl SwitchingStore {
         Ok(Report { records: tally.records, checksum: tally.checksum(), epoch: ends.epoch, waited, warning })
     }
 
-    /// Brings changes over until few are left. As long as each round leaves less than half of what there
-    /// was, nobody is slowed down.
-    async fn catch_up(&self, copier: &mut Copier<'_>) -> Result<(), MigrationError> {
-        loop {
-            let before = copier.behind();
-            copier.enter(Phase::CatchingUp);
+    /// Makes the target hold what the source holds. From the last moment of that on commits wait.
+    async fn bring_over(&self, copier: &mut Copier<'_>) -> Result<Closed, MigrationError> {
+        copier.copy().await?;
+        copier.verify().await?;
+        catch_up(&self.gate, copier).await?;
+        let gate = self.gate.close().await?;
+        copier.enter(Phase::Switching);
+        let last = async {
+            copier.look().await?;
             copier.settle().await?;
-            copier.look().await?;
-            match copier.behind() {
-                0..=FEW_CHANGES => return Ok(()),
-                behind if behind > before / 2 => return self.catch_up_in_slices(copier).await,
-                _ => {}
-            }
-        }
-    }
-
-    /// The same where changes come faster than they can be brought over: commits wait for a slice at a time.
-    async fn catch_up_in_slices(&self, copier: &mut Copier<'_>) -> Result<(), MigrationError> {
-        let mut slice = FIRST_SLICE;
-        let (mut least, mut in_vain) = (copier.behind(), 0);
-        while copier.behind() > FEW_CHANGES {
-            copier.enter(Phase::CatchingUp);
-            let taken = {
-                let closed = self.gate.close().await?;
-                let start = Instant::now();
-                closed.in_time(copier.settle_some(slice)).await?;
-                start.elapsed()
-            };
-            let left = copier.behind();
-            copier.look().await?;
-            let came = copier.behind() - left;
-            let in_slice_time = slice as f64 * SLICE_TIME.as_secs_f64() / taken.as_secs_f64().max(1e-6);
-            // A measurement of few is not worth much, so it grows by and by.
-            slice = (in_slice_time as usize).clamp(slice / 2, slice * 2).max(2 * came).max(1);
-            if copier.behind() < least {
-                (least, in_vain) = (copier.behind(), 0);
-            } else {
-                in_vain += 1;
-            }
-            if in_vain == MAX_IN_VAIN {
-                return Err(MigrationError::Outrun);
-            }
-        }
-        Ok(())
+            copier.conclude().await
+        };
+        gate.in_time(last).await?;
+        Ok(gate)
     }
 
     /// From here on the target answers. Its commits are guarded: on a server others may move the records on
