@@ -28,7 +28,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use orchestrator_protocol::storage::{StoragePlace, StorageReport, StorageTarget};
 use orchestrator_storage::migration::state::{Place, StorageState, read_state};
-use orchestrator_storage::migration::{portable, settle_target};
+use orchestrator_storage::migration::{Report, portable, settle_target};
 use orchestrator_storage::{Store, StoreResult, Table};
 use tracing::{info, warn};
 
@@ -144,6 +144,17 @@ fn afterwards(from: &Config, to: &Config) -> String {
         false => "until then an engine that is started follows by itself",
     };
     format!("{}: {until_then}", advice(&place(to)))
+}
+
+/// The same as a migration that has ended tells it: what a target asks for that could not be marked as the truth
+/// comes first.
+fn advised(report: &Report, afterwards: &str) -> String {
+    let Some(warning) = &report.warning else { return afterwards.to_owned() };
+    format!(
+        "do not remove the storage that was left yet: the target is not marked as the truth ({warning}); an engine \
+         that works on it, or starts on it while the other one is there, finishes that, and `orchestrator storage \
+         status` says `active` then; {afterwards}"
+    )
 }
 
 /// A place in the protocol's words.
@@ -292,4 +303,22 @@ pub async fn report(store: &dyn Store, here: &Place) -> StoreResult<StorageRepor
         free_bytes: health.free_bytes,
         tables,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_not_marked_is_told_before_what_to_configure() {
+        let marked =
+            Report { records: 1, checksum: "0".into(), epoch: 1, waited: Duration::ZERO, warning: None };
+        assert_eq!(advised(&marked, "set storage_dir"), "set storage_dir");
+        let unmarked = Report { warning: Some("the disk is full".into()), ..marked };
+        let told = advised(&unmarked, "set storage_dir");
+        assert!(told.starts_with("do not remove the storage that was left yet"), "{told}");
+        assert!(told.contains("(the disk is full)") && told.ends_with("; set storage_dir"), "{told}");
+    }
 }

@@ -48,7 +48,10 @@ async fn move_with(commits: i64, made: bool, is_live: bool, from: &Path, to: &Pa
     };
     let lasted = !power.is_out();
     // What could not be written after the moment of change is a warning and no failure.
-    assert!(result.is_ok() || !lasted, "{result:?}");
+    match &result {
+        Ok(report) => assert_eq!(report.warning.is_some(), !lasted, "{report:?}"),
+        Err(error) => assert!(!lasted, "{error}"),
+    }
     source.close().await.unwrap();
     target.close().await.unwrap();
     lasted

@@ -19,10 +19,12 @@ use orchestrator_storage::migration::state::{StorageState, read_state};
 use orchestrator_storage::migration::{MigrationError, Phase, Steering, migrate};
 use orchestrator_storage::{Changes, Expect, Key, Operation, Store, StoreError, Table};
 use orchestrator_tests::queue::{queue_on, task};
-use orchestrator_tests::shared::SharedStore;
+use orchestrator_tests::shared::{SharedStore, until};
 use tokio::task::JoinHandle;
 
-use crate::stores::{Hooked, Mortal, Power, Say, content, counted, fill, open, plan, put};
+use crate::stores::{
+    Hooked, Mortal, Power, Say, activates, content, counted, fill, open, passing_error, plan, put,
+};
 
 /// Work on a queue until it is told to stop: several who submit, one who runs what was submitted. Each
 /// failure is a panic.
@@ -278,6 +280,57 @@ async fn what_a_source_has_forgotten_is_found_by_another_walk() {
         assert!(found == content(&*source).await, "{moment:?}");
         assert_eq!(found.len() as u64, report.records);
     }
+}
+
+/// The source is sealed, and then the target fails for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_fails_at_its_last_mark_is_tried_again() {
+    for is_live in [true, false] {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (source, target) = (open(from.path()), open(to.path()));
+        fill(&*source, 5).await;
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counting = tries.clone();
+        let failing = Hooked::new(target.clone(), move |operations: &[Operation]| -> Say {
+            let fails = activates(operations) && counting.fetch_add(1, Ordering::SeqCst) < 3;
+            Box::pin(async move { if fails { Err(passing_error()) } else { Ok(()) } })
+        });
+        let plan = plan("m", from.path(), to.path());
+        let moved = if is_live {
+            Arc::new(SwitchingStore::new(source.clone())).migrate(failing, plan, Arc::default()).await
+        } else {
+            migrate(&*source, &*failing, &plan, &Steering::default()).await
+        };
+        assert_eq!(moved.unwrap().warning, None);
+        assert_eq!(tries.load(Ordering::SeqCst), 4);
+        assert_eq!(read_state(&*target).await.unwrap().state, StorageState::Active { epoch: 1 });
+    }
+}
+
+/// It fails for longer: that is told, work goes on there, and the mark follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_does_not_take_its_last_mark_gets_it_while_it_is_used() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (source, target) = (open(from.path()), open(to.path()));
+    fill(&*source, 5).await;
+    let is_failing = Arc::new(AtomicBool::new(true));
+    let asked = is_failing.clone();
+    let failing = Hooked::new(target.clone(), move |operations: &[Operation]| -> Say {
+        let fails = activates(operations) && asked.load(Ordering::SeqCst);
+        Box::pin(async move { if fails { Err(passing_error()) } else { Ok(()) } })
+    });
+    let store = Arc::new(SwitchingStore::new(source));
+    let moved = store.migrate(failing, plan("m", from.path(), to.path()), Arc::default()).await;
+    let warning = moved.unwrap().warning.unwrap();
+    assert!(warning.contains("injected fault"), "{warning}");
+    let state = async || read_state(&*target).await.unwrap().state;
+    assert!(matches!(state().await, StorageState::Ready { .. }));
+    let commit =
+        async |id: &str| store.commit(vec![put(&Key::new(Table::Task, id), Expect::Absent, "1")]).await;
+    commit("before").await.unwrap();
+    is_failing.store(false, Ordering::SeqCst);
+    until("the mark", async || (state().await == StorageState::Active { epoch: 1 }).then_some(())).await;
+    commit("after").await.unwrap();
 }
 
 /// Two migrations to one store, as on a server: one is held up, the other comes to its end, and the first one

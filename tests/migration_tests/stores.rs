@@ -247,3 +247,16 @@ impl Store for Hooked {
         Ok(())
     }
 }
+
+/// Whether a commit marks a store as the truth.
+pub fn activates(operations: &[Operation]) -> bool {
+    operations.iter().any(|operation| {
+        operation.key == state_key()
+            && matches!(&operation.change, Change::Put { body, .. } if body.get().contains(r#""state":"active""#))
+    })
+}
+
+/// An error after which the same may succeed.
+pub fn passing_error() -> StoreError {
+    StoreError::Io { path: "target".into(), source: std::io::Error::other("injected fault") }
+}

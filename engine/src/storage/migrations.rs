@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::open::open_store;
-use super::{afterwards, alone, place, shown, targeted, validate};
+use super::{advised, afterwards, alone, place, shown, targeted, validate};
 use crate::config::Config;
 use crate::records::{self, storage_error};
 
@@ -331,7 +331,7 @@ impl Known {
                 migration.status = MigrationStatus::Completed;
                 migration.checksum = Some(report.checksum.clone());
                 migration.waited_us = u64::try_from(report.waited.as_micros()).ok();
-                migration.advice = Some(self.advice.clone());
+                migration.advice = Some(advised(report, &self.advice));
             }
             Some(Err(MigrationError::Cancelled)) => {
                 migration.status = MigrationStatus::Cancelled;

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 use super::init::{self, InitArguments};
 use super::open::open_store;
-use super::{afterwards, alone, open_existing, place, report, shown, validate};
+use super::{advised, afterwards, alone, open_existing, place, report, shown, validate};
 use crate::config::database::read_password;
 use crate::config::{Arguments, Config, StorageArguments, StorageType, SurrealdbSettings};
 use crate::engine::owner_of;
@@ -411,6 +411,7 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
     // They have moved, and everything of it is durable.
     let _ = closed;
     Ok(Migration {
+        advice: Some(advised(&moved, &afterwards(source, target))),
         records_done: moved.records,
         records_total: moved.records,
         checksum: Some(moved.checksum),

@@ -24,7 +24,9 @@
 //! the target is `ready` with the same identifier, which together mean `active`. So a crash after
 //! 1, 2 or 3 leaves the source, and a migration to the same target goes on where the other broke off: it
 //! puts right what differs, whatever is there. A crash after 4 leaves the target: who opens it, or
-//! follows the seal to it, does step 5 ([`settle_target`]). Step 4 expects the state that was read
+//! follows the seal to it, does step 5 ([`settle_target`]). Step 5 itself may fail where 4 has not: it is tried
+//! again for some time, and as long as it has not succeeded the source is needed, since it alone says that the
+//! target is the truth. Step 4 expects the state that was read
 //! before step 1, so of two migrations of a store one seals it. When the outcome of step 4 is unknown,
 //! the source is asked; and where it says that it is not sealed, its state is written once more as it
 //! was, with the same expectation, so that a seal that is still on its way can never arrive.
@@ -256,7 +258,8 @@ pub struct Report {
     pub epoch: Epoch,
     /// How long commits have waited; zero where nobody else wrote.
     pub waited: Duration,
-    /// What could not be done after the moment of change, and is done by whoever opens the target next.
+    /// Why the target could not be marked as the truth after the moment of change. It is the truth, but only the
+    /// source says so, which must stay until somebody has opened the target while it is there.
     pub warning: Option<String>,
 }
 
@@ -382,7 +385,7 @@ pub async fn migrate(
     steering.enter(Phase::Switching, 0);
     copier.target.mark(plan.ready(ends.epoch)).await?;
     seal(source, plan, &ends).await?;
-    let warning = copier.target.activate(ends.epoch).await.err().map(|error| told(&error));
+    let warning = copier.target.activate_patiently(ends.epoch).await.err().map(|error| told(&error));
     steering.enter(Phase::Done, copier.target_tally.records);
     steering.reach_all();
     Ok(Report {

@@ -15,6 +15,7 @@
 //! ([`renew_state`](super::state::renew_state)), which keeps a migration that has begun before from sealing.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -23,10 +24,13 @@ use super::catch_up::catch_up;
 use super::copy::Copier;
 use super::gate::{Closed, Gate};
 use super::state::{Epoch, HeldState, MOVED, StorageState, read_state, state_key};
-use super::target::Target;
-use super::{MigrationError, Phase, Plan, Report, Steering, inspect, seal, told};
+use super::target::{Target, may_pass};
+use super::{MigrationError, Phase, Plan, Report, Steering, inspect, seal, settle_target, told};
 use crate::record::{Change, Commit, Expect, Key, Operation, Record, Sequence, Table};
 use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, StoreResult};
+
+/// How long is waited before a target that could not be marked as the truth is tried again, as long as it is used.
+const MARKED_LATER: Duration = Duration::from_secs(1);
 
 /// A store that can be moved while it is used.
 pub struct SwitchingStore {
@@ -223,9 +227,13 @@ impl SwitchingStore {
         self.switch(&active, &target, Guard::new(ends.epoch, copier.target.expect()));
         let waited = gate.waited();
         drop(gate);
-        let warning = copier.target.activate(ends.epoch).await.err().map(|error| told(&error));
+        let warning = copier.target.activate_patiently(ends.epoch).await.err().map(|error| told(&error));
         let tally = copier.target_tally;
         drop(copier);
+        if let Some(error) = &warning {
+            tracing::warn!(error, "the storage where the records are is not marked as the truth yet");
+            mark_later(&target, plan.migration.clone(), ends.epoch);
+        }
         if let Err(error) = source.close().await {
             tracing::warn!(error = told(&error), "the storage that was left cannot be closed");
         }
@@ -267,6 +275,23 @@ impl SwitchingStore {
             failed: OnceLock::new(),
         });
     }
+}
+
+/// Goes on trying to mark the store where the records are as the truth, as long as it is used and open.
+fn mark_later(store: &Arc<dyn Store>, migration: String, epoch: Epoch) {
+    let store = Arc::downgrade(store);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(MARKED_LATER).await;
+            let Some(store) = store.upgrade() else { return };
+            match settle_target(&*store, &migration, epoch).await {
+                Err(error) if may_pass(&error) => continue,
+                Ok(true) => tracing::info!("the storage where the records are is marked as the truth now"),
+                Ok(false) | Err(_) => {}
+            }
+            return;
+        }
+    });
 }
 
 /// Tells those who watch of what comes anew in a store, as long as it is there.

@@ -5,10 +5,20 @@
 //! migrations to one store, or of one that was held up while another came to its end, nothing is written by
 //! the one that lost the mark.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::MigrationError;
 use super::state::{Epoch, HeldState, StorageState, state_key, write_state};
 use crate::record::{Change, Expect, Operation};
 use crate::store::{Store, StoreError};
+
+/// For how long a target that fails is tried again once its source is sealed, before the migration is told as
+/// ended; and how long the pauses between are, which grow.
+const ACTIVATION_PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A store that one migration fills.
 pub(super) struct Target<'s> {
@@ -21,6 +31,11 @@ fn failed(error: StoreError) -> MigrationError {
         StoreError::Conflict { key } if key == state_key() => MigrationError::TargetLost,
         error => MigrationError::Target(error),
     }
+}
+
+/// Whether the same may succeed later on: not in a store that must be opened again first.
+pub(super) fn may_pass(error: &MigrationError) -> bool {
+    !matches!(error, MigrationError::Target(StoreError::Failed { .. } | StoreError::Closed))
 }
 
 impl<'s> Target<'s> {
@@ -70,6 +85,21 @@ impl<'s> Target<'s> {
             // Whoever has opened it meanwhile was quicker.
             Err(MigrationError::TargetLost) => Ok(()),
             marked => marked,
+        }
+    }
+
+    /// The same, tried again for some time where the store fails.
+    pub(super) async fn activate_patiently(&mut self, epoch: Epoch) -> Result<(), MigrationError> {
+        let deadline = Instant::now() + ACTIVATION_PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.activate(epoch).await {
+                Err(error) if may_pass(&error) && Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(LONGEST_PAUSE);
+                }
+                ended => return ended,
+            }
         }
     }
 }
