@@ -157,6 +157,14 @@ fn advised(report: &Report, afterwards: &str) -> String {
     )
 }
 
+/// An error of the protocol in one line, with what to do.
+fn in_one_line(error: &orchestrator_protocol::Error) -> String {
+    match &error.help {
+        Some(help) => format!("{error}; {help}"),
+        None => error.to_string(),
+    }
+}
+
 /// A place in the protocol's words.
 pub fn shown(place: &Place) -> StoragePlace {
     StoragePlace { backend: place.backend.clone(), location: place.location.clone() }

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use clap::Parser;
+use orchestrator_engine::config::{Arguments, Config, StorageType};
 use orchestrator_engine::membership::{self, About, Membership, Seat};
 use orchestrator_engine::queue::takeover;
 use orchestrator_engine::records::task_key;
 use orchestrator_engine::storage::alone;
+use orchestrator_engine::storage::migrations::Migrations;
 use orchestrator_protocol::ErrorCode;
 use orchestrator_protocol::request::GetTask;
+use orchestrator_protocol::storage::{MigrationStatus, StorageTarget};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, TaskStatus};
 use orchestrator_storage::migration::live::SwitchingStore;
@@ -17,7 +21,7 @@ use orchestrator_storage::migration::state::{Place, StorageState, read_state, st
 use orchestrator_storage::migration::{MigrationError, Plan};
 use orchestrator_storage::{Store, StoreError, Table};
 use orchestrator_tests::queue::{queue_on, submit, task};
-use orchestrator_tests::shared::{Member, Peer, SharedStore, short_times, store};
+use orchestrator_tests::shared::{Member, Peer, SharedStore, short_times, store, until};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -71,6 +75,46 @@ async fn what_others_have_begun_keeps_the_records_from_going_where_one_has_them_
     assert!(refused.code == ErrorCode::Conflict && refused.message.contains(&named), "{refused}");
     let refused = alone::no_other_seats(&*store, "other").await.unwrap_err();
     assert!(refused.message.contains("one on one.example"), "{refused}");
+}
+
+/// An engine takes its seat just when another has begun to move the records.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_joins_while_the_records_move_keeps_them_and_is_named_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let view = SharedStore::new(&store);
+    let moving = Arc::new(SwitchingStore::guarded(view.clone()).await.unwrap());
+    let text = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let (data_dir, socket) = (text("moving"), text("socket"));
+    let arguments = ["orchestrator", "--no-http", "--data-dir", &data_dir, "--socket", &socket];
+    let config = Config::load(Arguments::parse_from(arguments)).unwrap();
+    let config = Config { storage_type: StorageType::SurrealdbServer, ..config };
+    let migrations = Migrations::new(moving, Arc::new(config), "moving".into());
+    // The first thing that it writes is that it has begun.
+    view.stall_at("storage/migration/");
+    let started = tokio::spawn({
+        let migrations = migrations.clone();
+        let to = StorageTarget {
+            storage_type: "filesystem".into(),
+            dir: Some(text("new")),
+            ..StorageTarget::default()
+        };
+        async move { migrations.start(&to).await }
+    });
+    view.stalled().await;
+    let _late = Peer::join(&store, directory, "late").await;
+    view.stall(false);
+    let id = started.await.unwrap().unwrap().id;
+    let look = async || {
+        let migration = migrations.get(id).await.unwrap();
+        (migration.status != MigrationStatus::Running).then_some(migration)
+    };
+    let ended = until("the end of the migration", look).await;
+    assert_eq!(ended.status, MigrationStatus::Failed);
+    let error = ended.error.unwrap();
+    assert!(error.contains("late on late.example"), "{error}");
+    assert!(error.contains("stop them: whoever moves the records must be alone"), "{error}");
 }
 
 /// A machine that was cloned: its engine does not take the seat of the one that works.

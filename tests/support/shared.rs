@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +32,7 @@ use crate::{store, wait};
 pub struct SharedStore {
     inner: Arc<dyn Store>,
     is_stalled: watch::Sender<bool>,
+    stalls_at: Mutex<Option<&'static str>>,
     forgets: AtomicBool,
     loses_answer: AtomicBool,
     refuses_output: AtomicBool,
@@ -44,6 +45,7 @@ impl SharedStore {
         Arc::new(Self {
             inner: Arc::clone(inner),
             is_stalled: watch::Sender::new(false),
+            stalls_at: Mutex::default(),
             forgets: AtomicBool::new(false),
             loses_answer: AtomicBool::new(false),
             refuses_output: AtomicBool::new(false),
@@ -54,6 +56,20 @@ impl SharedStore {
     /// Holds up every call from now on, or lets those that wait, and all later ones, through.
     pub fn stall(&self, is_stalled: bool) {
         self.is_stalled.send_replace(is_stalled);
+    }
+
+    /// Holds up every call from the next commit on that writes a record whose identifier begins like this.
+    ///
+    /// # Panics
+    /// When another thread has panicked here.
+    pub fn stall_at(&self, id: &'static str) {
+        *self.stalls_at.lock().unwrap() = Some(id);
+    }
+
+    /// Waits until calls are held up.
+    pub async fn stalled(&self) {
+        // The sender lives as long as this does.
+        let _ = self.is_stalled.subscribe().wait_for(|is_stalled| *is_stalled).await;
     }
 
     /// Answers the next question for changes by saying that they are not known any more.
@@ -74,6 +90,15 @@ impl SharedStore {
     /// How often it has refused that.
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::SeqCst)
+    }
+
+    fn stall_before(&self, operations: &[Operation]) {
+        let mut stalls_at = self.stalls_at.lock().unwrap();
+        let is_meant = |id: &str| operations.iter().any(|operation| operation.key.id.starts_with(id));
+        if stalls_at.is_some_and(is_meant) {
+            *stalls_at = None;
+            self.stall(true);
+        }
     }
 
     async fn ready(&self) {
@@ -100,6 +125,7 @@ impl Store for SharedStore {
     }
 
     async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
+        self.stall_before(&operations);
         self.ready().await;
         if self.refuses_output.load(Ordering::SeqCst)
             && operations.iter().any(|operation| operation.key.table == Table::LogSegment)

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::open::open_store;
-use super::{advised, afterwards, alone, place, shown, targeted, validate};
+use super::{advised, afterwards, alone, in_one_line, place, shown, targeted, validate};
 use crate::config::Config;
 use crate::records::{self, storage_error};
 
@@ -189,7 +189,7 @@ impl Migrations {
         let (this, target_config) = (Arc::clone(self), config.clone());
         let alone = async move {
             let alone = this.alone(&target_config).await;
-            alone.map_err(|error| MigrationError::NotAlone(error.message))
+            alone.map_err(|error| MigrationError::NotAlone(in_one_line(&error)))
         };
         let steering = Arc::clone(&known.steering);
         let result = self.store.migrate_when(Arc::clone(&target), plan, steering, alone).await;

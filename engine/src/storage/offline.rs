@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 use super::init::{self, InitArguments};
 use super::open::open_store;
-use super::{advised, afterwards, alone, open_existing, place, report, shown, validate};
+use super::{advised, afterwards, alone, in_one_line, open_existing, place, report, shown, validate};
 use crate::config::database::read_password;
 use crate::config::{Arguments, Config, StorageArguments, StorageType, SurrealdbSettings};
 use crate::engine::owner_of;
@@ -445,12 +445,9 @@ async fn alone_to_move(source: &Config, target: &Config, store: &dyn Store) -> a
     Ok(())
 }
 
-/// An error of the protocol in one line, with what to do.
+/// An error of the protocol for the terminal, with what to do.
 fn with_help(error: orchestrator_protocol::Error) -> anyhow::Error {
-    match &error.help {
-        Some(help) => anyhow!("{error}; {help}"),
-        None => error.into(),
-    }
+    anyhow::Error::msg(in_one_line(&error))
 }
 
 fn ended(id: MigrationId, started_at: chrono::DateTime<Utc>, from: &Config, to: &Config) -> Migration {
