@@ -217,7 +217,7 @@ async fn a_source_is_looked_at_before_it_forgets_what_has_changed() {
     let steering = Arc::new(Steering::default());
     let (progress, writes) = (steering.progress(), Arc::new(AtomicUsize::new(0)));
     let (others, made) = (source.clone(), writes.clone());
-    let busy = Hooked::new(target.clone(), move |operations: &[Operation]| -> Say {
+    let busy = Hooked::around(target.clone(), move |operations: &[Operation]| -> Say {
         let phase = progress.borrow().phase;
         let records = match (phase, made.load(Ordering::SeqCst)) {
             _ if operations.is_empty() => 0,
@@ -254,7 +254,7 @@ async fn what_a_source_has_forgotten_is_found_by_another_walk() {
         let progress = steering.progress();
         let (others, has_begun, has_forgotten) =
             (source.clone(), AtomicBool::new(false), AtomicBool::new(false));
-        let busy = Hooked::new(target.clone(), move |_: &[Operation]| -> Say {
+        let busy = Hooked::around(target.clone(), move |_: &[Operation]| -> Say {
             let phase = progress.borrow().phase;
             let mut keys = Vec::new();
             // So that there is something to catch up with.
@@ -291,7 +291,7 @@ async fn a_target_that_fails_at_its_last_mark_is_tried_again() {
         fill(&*source, 5).await;
         let tries = Arc::new(AtomicUsize::new(0));
         let counting = tries.clone();
-        let failing = Hooked::new(target.clone(), move |operations: &[Operation]| -> Say {
+        let failing = Hooked::around(target.clone(), move |operations: &[Operation]| -> Say {
             let fails = activates(operations) && counting.fetch_add(1, Ordering::SeqCst) < 3;
             Box::pin(async move { if fails { Err(passing_error()) } else { Ok(()) } })
         });
@@ -315,7 +315,7 @@ async fn a_target_that_does_not_take_its_last_mark_gets_it_while_it_is_used() {
     fill(&*source, 5).await;
     let is_failing = Arc::new(AtomicBool::new(true));
     let asked = is_failing.clone();
-    let failing = Hooked::new(target.clone(), move |operations: &[Operation]| -> Say {
+    let failing = Hooked::around(target.clone(), move |operations: &[Operation]| -> Say {
         let fails = activates(operations) && asked.load(Ordering::SeqCst);
         Box::pin(async move { if fails { Err(passing_error()) } else { Ok(()) } })
     });

@@ -178,17 +178,20 @@ impl Store for Mortal {
 /// What a test says before a store reads or commits: an error is what the store answers then.
 pub type Say = BoxFuture<'static, StoreResult<()>>;
 
+/// What is asked.
+type Hook = Box<dyn Fn(&[Operation]) -> Say + Send + Sync>;
+
 /// A store that asks a test before it reads (with no operations) and before it commits, and that may know the
 /// changes of its newest commits only. Closing it leaves the one inside open.
 pub struct Hooked {
     inner: Arc<dyn Store>,
-    hook: Box<dyn Fn(&[Operation]) -> Say + Send + Sync>,
+    hook: Hook,
     /// Of how many commits it knows what they have changed.
     remembers: Sequence,
 }
 
 impl Hooked {
-    pub fn new(
+    pub fn around(
         inner: Arc<dyn Store>,
         hook: impl Fn(&[Operation]) -> Say + Send + Sync + 'static,
     ) -> Arc<dyn Store> {
