@@ -109,7 +109,7 @@ pub fn storage_error(error: StoreError) -> Error {
         StoreError::Full { .. } => Error::unavailable(chain(&error))
             .with_help("free some space: nothing was lost, and the engine goes on by itself"),
         StoreError::Failed { .. } => Error::unavailable(error.to_string())
-            .with_help("look at the disk, then restart the engine: it reads back what is there"),
+            .with_help("the engine opens it again by itself and reads back what is there; if that lasts, look at the disk"),
         StoreError::Away { .. } => Error::unavailable(error.to_string())
             .with_help("nothing was written: the engine goes on by itself when the database is back"),
         StoreError::OutcomeUnknown { .. } => Error::unavailable(error.to_string())

@@ -131,4 +131,4 @@ pub async fn renew_state(store: &dyn Store) -> StoreResult<()> {
 }
 
 /// What whoever writes to a store that somebody has sealed is told.
-pub(super) const MOVED: &str = "another engine has moved the records; start this one anew";
+pub(super) const MOVED: &str = "another engine has moved the records";
