@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -275,6 +275,7 @@ impl Engine {
             about,
             membership: membership.cloned(),
             stop,
+            known_counts: Mutex::default(),
         });
         let (sharing, _lock) = (None, None);
         Ok(Self { config, queue, supervisor, service, stop_requests, work, no_more, leave, sharing, _lock })

@@ -1,7 +1,7 @@
 //! The engine's answers: the protocol's service trait, on top of the queue.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -15,7 +15,7 @@ use orchestrator_protocol::request::{
 use orchestrator_protocol::service::{Caller, Service};
 use orchestrator_protocol::task::{Task, TaskId, TaskStatus};
 use orchestrator_protocol::{Error, Result};
-use orchestrator_storage::{Filter, Order, Query, Table};
+use orchestrator_storage::{Count, Filter, Order, Query, StoreHealth, Table};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -53,6 +53,8 @@ pub struct EngineService {
     pub membership: Option<Arc<Membership>>,
     /// Where whoever runs the engine hears that it is to stop.
     pub stop: mpsc::Sender<StopMode>,
+    /// How many tasks there were when the storage was last asked.
+    pub known_counts: Mutex<Option<Vec<Count>>>,
 }
 
 /// The name under which a caller's keys and changes are kept.
@@ -190,11 +192,7 @@ impl EngineService {
 
     async fn status(&self) -> Result<EngineStatus> {
         let health = self.queue.store().health().await;
-        let counts = match self.queue.store().counts(Table::Task).await {
-            // What is known without it is told: also that it is away.
-            Err(_) if !health.writable => Vec::new(),
-            counts => counts.map_err(records::storage_error)?,
-        };
+        let counts = self.counts(&health).await?;
         let mut tasks: BTreeMap<TaskStatus, u64> = BTreeMap::new();
         let mut groups: BTreeMap<String, BTreeMap<TaskStatus, u64>> = BTreeMap::new();
         for count in counts {
@@ -233,6 +231,17 @@ impl EngineService {
                 engines => engines?,
             },
         })
+    }
+
+    /// How many tasks there are; while the storage is away, how many there were when it was last asked.
+    async fn counts(&self, health: &StoreHealth) -> Result<Vec<Count>> {
+        let counts = self.queue.store().counts(Table::Task).await;
+        let mut known = self.known_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match (counts, &*known) {
+            (Ok(counts), _) => Ok(known.insert(counts).clone()),
+            (Err(_), Some(known)) if !health.writable => Ok(known.clone()),
+            (Err(error), _) => Err(records::storage_error(error)),
+        }
     }
 
     /// The engines of the store.

@@ -47,9 +47,9 @@ pub async fn run(arguments: InitArguments) -> anyhow::Result<Initialised> {
     }
     let root_password = match &arguments.root_password_file {
         Some(file) => read_password(file)?,
-        None => std::env::var("SURREAL_PASS").context(
-            "the administrator's password is missing: use --root-password-file, or set SURREAL_PASS",
-        )?,
+        None => std::env::var("SURREAL_PASS").map_err(|_| {
+            anyhow!("the administrator's password is missing: use --root-password-file, or set SURREAL_PASS")
+        })?,
     };
     let (mut surrealdb, config) = (arguments.surrealdb, arguments.config);
     // One that is not there yet is made.
