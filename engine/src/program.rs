@@ -103,7 +103,7 @@ enum Job {
 /// Does something with the storage of a stopped engine.
 fn look_at_storage(command: StorageCommand) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new("warn"))
+        .with_env_filter(EnvFilter::new(format!("{DATABASE_LOG},warn")))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
@@ -173,6 +173,9 @@ async fn open_again(config: &Config, doors: &Doors, signals: &mut Signals) -> Op
     }
 }
 
+/// The database says much of itself, and tells its errors to whoever asks it.
+const DATABASE_LOG: &str = "surrealdb=off";
+
 /// How large the stack of a thread is, in bytes: what the database inside this process asks for. What is not
 /// used takes no memory.
 const STACK_BYTES: usize = match (cfg!(feature = "surrealdb"), cfg!(debug_assertions)) {
@@ -187,8 +190,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 }
 
 fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
-    // The database says much of itself, and tells its errors to whoever asks it.
-    let filter = EnvFilter::try_new(format!("surrealdb=off,{}", config.log))
+    let filter = EnvFilter::try_new(format!("{DATABASE_LOG},{}", config.log))
         .with_context(|| format!("'{}' is not a filter for the log: try info or debug", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if config.log_json {
