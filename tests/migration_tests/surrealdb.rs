@@ -113,8 +113,8 @@ async fn records_are_the_same_wherever_they_go() {
     }
 }
 
-/// How many tasks are there before, where somebody asks for a number. Then all ways are gone; else those that
-/// take each kind once as the source and once as the target.
+/// How many tasks are there before, where somebody asks for a number. Then all ways are gone; else six of the nine:
+/// the others are those of a running engine (`rest moved`).
 fn asked() -> Option<usize> {
     let asked = std::env::var("ORCHESTRATOR_MIGRATION_TASKS").ok()?;
     Some(asked.parse().unwrap_or_else(|_| panic!("'{asked}' is no number of tasks")))
@@ -125,7 +125,7 @@ async fn work_goes_on_whatever_the_records_move_from_and_to() {
     let server = server();
     for (n, from) in kinds(&server).into_iter().enumerate() {
         for (m, to) in kinds(&server).into_iter().enumerate() {
-            if asked().is_none() && m != (n + 1) % 3 {
+            if asked().is_none() && m == (n + 2) % 3 {
                 continue;
             }
             let (from, to) = (from(), to());
