@@ -373,8 +373,9 @@ impl Engine {
             (Err(error), _) => warn!(%error, "the storage cannot be closed"),
             (Ok(()), _) => {}
         }
-        // What was asked while this engine was leaving is for the next one.
-        doors.keep(stop.or(self.stop_requests.try_recv().ok()));
+        // What was asked while this engine was leaving is for the next one, the last word first.
+        let later = std::iter::from_fn(|| self.stop_requests.try_recv().ok()).last();
+        doors.keep(later.or(stop));
         info!(left_running = self.queue.running_count(), "stopped");
         Ok(ended)
     }

@@ -65,11 +65,8 @@ impl Relay {
     /// From here on this engine answers. It stops where somebody has asked for that.
     pub(super) fn open(&self, service: Arc<EngineService>) {
         let (calls, gone) = (TaskTracker::new(), CancellationToken::new());
-        let behind = Behind { service: Arc::clone(&service), calls, gone };
-        self.state.send_replace(State::Open(Arc::new(behind)));
-        if let Some(mode) = self.stop.send_replace(None) {
-            service.begin_to_stop(mode);
-        }
+        self.state.send_replace(State::Open(Arc::new(Behind { service, calls, gone })));
+        self.hand_over();
     }
 
     /// Lets whoever asks wait, and returns when everything that was asked before has been answered.
@@ -85,6 +82,18 @@ impl Relay {
     /// Keeps a request to stop until an engine answers.
     pub(super) fn keep(&self, mode: StopMode) {
         self.stop.send_replace(Some(mode));
+        // One may have been opened in between: whoever comes second here sees both.
+        self.hand_over();
+    }
+
+    /// Gives the engine that answers the request to stop that was kept for it.
+    fn hand_over(&self) {
+        let state = self.state.borrow().clone();
+        if let State::Open(behind) = state
+            && let Some(mode) = self.stop.send_replace(None)
+        {
+            behind.service.begin_to_stop(mode);
+        }
     }
 
     /// Waits until somebody asks, while nobody answers, for the end whatever runs.
