@@ -57,6 +57,14 @@ pub struct LeaseTimes {
     pub lost: Duration,
 }
 
+impl LeaseTimes {
+    /// Between two looks at the others: twice as often as they give signs of life, so that it is soon known when
+    /// they stop.
+    pub fn look(&self) -> Duration {
+        self.renew / 2
+    }
+}
+
 impl Default for LeaseTimes {
     fn default() -> Self {
         Self { renew: Duration::from_secs(2), scripts: Duration::from_secs(8), lost: Duration::from_secs(10) }
@@ -155,7 +163,7 @@ pub async fn remove_lost(store: &dyn Store, times: LeaseTimes) -> Result<Vec<Mem
         if is_clear {
             return Ok(Vec::new());
         }
-        tokio::time::sleep(times.renew / 2).await;
+        tokio::time::sleep(times.look()).await;
     }
 }
 

@@ -22,8 +22,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks at intervals who of the other engines is still there, and ends the attempts of those who are not.
 pub(super) async fn look_around(queue: Arc<Queue>, membership: Arc<Membership>) {
-    // Twice as often as the others give signs of life, so that it is soon known when they stop.
-    let mut interval = tokio::time::interval(membership.times().renew / 2);
+    let mut interval = tokio::time::interval(membership.times().look());
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_failing = false;
     loop {

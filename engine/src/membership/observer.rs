@@ -75,6 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::membership::LeaseTimes;
 
     const LOST_AFTER: Duration = Duration::from_secs(10);
 
@@ -116,6 +117,26 @@ mod tests {
         observer.observe(beat(2), at(61), at(121));
         observer.observe(beat(2), at(122), at(182));
         assert!(!observer.is_lost("a"), "it is 1 s for sure");
+    }
+
+    /// With the times that engines have agreed on, also where a look takes half a second.
+    #[test]
+    fn an_engine_that_falls_silent_is_lost_within_fifteen_seconds() {
+        let times = LeaseTimes::default();
+        let LeaseTimes { renew, lost, .. } = times;
+        let trip = Duration::from_millis(250);
+        for phase in (0..2_000).step_by(100).map(Duration::from_millis) {
+            let (start, mut observer) = (Instant::now(), Observer::new(lost));
+            let silent = start + phase + 20 * renew;
+            let mut asked = start + phase;
+            while !observer.is_lost("a") {
+                let looked = asked + trip;
+                let counter = (looked.min(silent) - start).as_millis() / renew.as_millis();
+                observer.observe(beat(counter as u64), asked, looked + trip);
+                asked = looked + trip + times.look();
+                assert!(looked + trip <= silent + Duration::from_secs(15), "not lost, at phase {phase:?}");
+            }
+        }
     }
 
     proptest! {
