@@ -1,67 +1,98 @@
 //! Docker Engine, and what speaks its language, as a [`ContainerManager`].
 //!
-//! Nothing outside knows the client library. This module translates: our words into [`requests`], [`answers`]
-//! and errors into ours, over a [`connection`]. [`address`] reads where the daemon is, [`limits`] knows which
-//! limits are kept, [`fault`] what a refusal means, [`subnet`] which ranges overlap.
+//! This is the only file that knows the client library. It translates: our words into requests, answers and
+//! errors into ours. Its parts without a daemon are beside it: [`address`] reads where the daemon is,
+//! [`limits`] knows which limits are kept, [`fault`] what a refusal means, [`subnet`] which ranges overlap.
 //!
 //! Docker 20.10 (version 1.41 of the interface) is the oldest that is spoken to. A connection is made at the
 //! first call and again after one that failed, so a daemon may come later or go for a while.
 
 pub mod address;
-mod answers;
-mod connection;
 pub mod fault;
 pub mod limits;
-mod requests;
 pub mod subnet;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error as _;
+use std::fs::File;
+use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::container::LogOutput;
+use bollard::errors::Error;
 use bollard::exec::{CreateExecOptions, StartExecResults};
-use bollard::models::{ContainerConfig, SystemInfo, VolumeCreateRequest};
-use bollard::query_parameters::{
-    CommitContainerOptionsBuilder, CreateImageOptionsBuilder, InspectNetworkOptions,
-    KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveImageOptions, RemoveVolumeOptions,
-    StartContainerOptions, StatsOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+use bollard::models::{
+    ContainerConfig, ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum,
+    ContainerStatsResponse, ContainerSummary, ContainerSummaryStateEnum, EndpointIpamConfig,
+    EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Ipam, IpamConfig, Mount as DockerMount,
+    MountType, MountVolumeOptions, NetworkCreateRequest, NetworkingConfig, SystemInfo, VolumeCreateRequest,
 };
-use futures::StreamExt;
+use bollard::query_parameters::{
+    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
+    InspectContainerOptionsBuilder, InspectNetworkOptions, KillContainerOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
+    ListVolumesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptions,
+    RemoveVolumeOptions, StartContainerOptions, StatsOptionsBuilder, StopContainerOptionsBuilder,
+    UploadToContainerOptionsBuilder, WaitContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use futures::future::join_all;
-use futures::stream;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use orchestrator_protocol::event::OutputStream;
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::address::Address;
-use self::answers::{first_subnet, inspected, listed_container, listed_state, unsigned, usage};
-use self::connection::{ANSWER, Connection, Outputs, WORK, checked, fault};
-use self::fault::Fault;
+use self::fault::{Fault, Subject};
 use self::limits::DiskLimits;
-use self::requests::{filters, network_request, split_reference, variables};
 use crate::containers::calls::{Call, Calls};
 use crate::containers::{
-    Container, ContainerError, ContainerManager, ContainerSpec, Daemon, ExecSpec, Image, Labels, Network,
-    NetworkSpec, Progress, Result, Usage, Volume,
+    Container, ContainerError, ContainerManager, ContainerSpec, ContainerState, Daemon, ExecSpec, Image,
+    Labels, Network, NetworkSpec, Output, Progress, Result, Usage, Volume,
 };
+
+/// How long the daemon may take for what it answers out of its memory.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// How long it may take for what moves data: a commit of a large file system, an upload, a removal.
+const WORK: Duration = Duration::from_secs(15 * 60);
 
 /// How long a pull may say nothing.
 const PULL_SILENCE: Duration = Duration::from_secs(5 * 60);
+
+/// The oldest version of the interface that has all that is used here: that of Docker 20.10.
+const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+
+/// The period over which the kernel shares out processor time, in microseconds: its own default.
+const CPU_PERIOD_US: i64 = 100_000;
+
+const MIB: i64 = 1024 * 1024;
 
 /// A Docker daemon.
 #[derive(Debug)]
 pub struct DockerManager {
     address: Address,
-    connection: OnceCell<Connection>,
+    docker: OnceCell<Docker>,
     disk: OnceCell<DiskLimits>,
+    calls: Arc<Calls>,
+}
+
+/// A connection, the words for where it goes, and the count of what goes over it. What a stream needs.
+#[derive(Clone)]
+struct Connection {
+    docker: Docker,
+    at: Arc<str>,
     calls: Arc<Calls>,
 }
 
 impl DockerManager {
     /// The daemon at this address. Nothing is sent before the first call.
     pub fn new(address: Address) -> Self {
-        Self { address, connection: OnceCell::new(), disk: OnceCell::new(), calls: Arc::default() }
+        Self { address, docker: OnceCell::new(), disk: OnceCell::new(), calls: Arc::default() }
     }
 
     /// The daemon that `DOCKER_HOST` and the variables beside it name.
@@ -75,8 +106,25 @@ impl DockerManager {
     }
 
     async fn connection(&self) -> Result<Connection> {
-        let open = || Connection::open(&self.address, Arc::clone(&self.calls));
-        Ok(self.connection.get_or_try_init(open).await?.clone())
+        let at: Arc<str> = self.address.to_string().into();
+        let docker = self.docker.get_or_try_init(|| async {
+            let docker = connect(&self.address)?;
+            let subject = Subject { what: "daemon", name: &at, doing: "to say its version at" };
+            self.calls.count(Call::Version);
+            // bounded by the client library's own timeout, which `connect` sets to a long one
+            let negotiated = timeout(ANSWER, docker.negotiate_version()).await;
+            let docker = negotiated.map_err(|_| no_answer(ANSWER)).and_then(|answer| answer.map_err(fault));
+            let docker = docker.map_err(|fault| fault.into_error(&at, subject))?;
+            let version = docker.client_version();
+            if version < OLDEST {
+                return Err(ContainerError::Unsupported(format!(
+                    "Docker at {at} speaks version {version} of its interface; {OLDEST} is needed (Docker 20.10)"
+                )));
+            }
+            Ok(docker)
+        });
+        let docker = docker.await?.clone();
+        Ok(Connection { docker, at, calls: Arc::clone(&self.calls) })
     }
 
     /// Which limits of size are kept. A driver that only a trial can tell of is tried, once.
@@ -116,6 +164,161 @@ impl DockerManager {
         Ok(self.disk.get_or_init(|| async { found }).await.clone())
     }
 }
+
+impl Connection {
+    /// Makes one call and counts it.
+    async fn call<T>(
+        &self,
+        call: Call,
+        limit: Duration,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Fault> {
+        self.calls.count(call);
+        timeout(limit, request).await.map_err(|_| no_answer(limit))?.map_err(fault)
+    }
+
+    fn error(&self, fault: Fault, what: &'static str, name: &str, doing: &'static str) -> ContainerError {
+        fault.into_error(&self.at, Subject { what, name, doing })
+    }
+
+    /// The client for a stream: its answer must begin in time, and may then last.
+    fn streaming(&self) -> Docker {
+        self.docker.clone().with_timeout(ANSWER)
+    }
+
+    async fn info(&self) -> Result<SystemInfo> {
+        let info = self.call(Call::Info, ANSWER, self.docker.info()).await;
+        info.map_err(|fault| self.error(fault, "daemon", &self.at, "to describe itself at"))
+    }
+
+    async fn inspect(&self, id: &str, size: bool) -> Result<Option<ContainerInspectResponse>> {
+        checked("container", id)?;
+        let options = InspectContainerOptionsBuilder::default().size(size).build();
+        let answer = self.docker.inspect_container(id, Some(options));
+        match self.call(Call::InspectContainer, ANSWER, answer).await {
+            Ok(found) => Ok(Some(found)),
+            Err(fault) if fault.is_not_found() => Ok(None),
+            Err(fault) => Err(self.error(fault, "container", id, "to look at the container")),
+        }
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<String> {
+        checked("container", &spec.name)?;
+        let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        let answer = self.docker.create_container(Some(options), container_body(spec));
+        let created = self.call(Call::CreateContainer, WORK, answer).await.map_err(|fault| {
+            if fault.says("no such image") {
+                return self.error(fault, "image", &spec.image, "to use the image");
+            }
+            self.error(fault, "container", &spec.name, "to make the container")
+        })?;
+        match limits::dropped(spec, &created.warnings) {
+            None => Ok(created.id),
+            Some(words) => {
+                self.remove(&created.id).await?;
+                Err(ContainerError::Unsupported(words))
+            }
+        }
+    }
+
+    async fn remove(&self, id: &str) -> Result<()> {
+        checked("container", id)?;
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.call(Call::RemoveContainer, WORK, self.docker.remove_container(id, Some(options))).await {
+            Ok(()) => Ok(()),
+            Err(fault) if fault.is_not_found() => Ok(()),
+            // Somebody else removes it: it is gone when they are done, and not before.
+            Err(fault) if fault.says("already in progress") => self.wait_removed(id).await,
+            Err(fault) => Err(self.error(fault, "container", id, "to remove the container")),
+        }
+    }
+
+    async fn wait_removed(&self, id: &str) -> Result<()> {
+        let options = WaitContainerOptionsBuilder::default().condition("removed").build();
+        let mut gone = Box::pin(self.docker.wait_container(id, Some(options)));
+        let answer = async { gone.next().await.unwrap_or_else(|| Ok(Default::default())) };
+        match self.call(Call::WaitRemoved, WORK, answer).await {
+            Ok(_) => Ok(()),
+            // The exit status of its process, which is of no interest any more.
+            Err(Fault::Other(_)) => Ok(()),
+            Err(fault) if fault.is_not_found() => Ok(()),
+            Err(fault) => Err(self.error(fault, "container", id, "to remove the container")),
+        }
+    }
+
+    /// A call that changes the state of a container. An answer that says one of `done` is a success: it is
+    /// in that state already.
+    async fn change(
+        &self,
+        call: Call,
+        limit: Duration,
+        (id, doing): (&str, &'static str),
+        done: &[&str],
+        request: impl Future<Output = Result<(), Error>>,
+    ) -> Result<()> {
+        checked("container", id)?;
+        match self.call(call, limit, request).await {
+            Err(fault) if !fault.is_not_found() && done.iter().any(|words| fault.says(words)) => Ok(()),
+            other => other.map_err(|fault| self.error(fault, "container", id, doing)),
+        }
+    }
+
+    /// The networks of the daemon.
+    async fn networks(&self, labels: &Labels) -> Result<Vec<Network>> {
+        let options = ListNetworksOptionsBuilder::default().filters(&filters(labels)).build();
+        let listed = self.call(Call::ListNetworks, ANSWER, self.docker.list_networks(Some(options))).await;
+        let listed = listed.map_err(|fault| self.error(fault, "network", "*", "to list networks"))?;
+        let networks = listed.into_iter().map(|network| Network {
+            id: network.id.unwrap_or_default(),
+            name: network.name.unwrap_or_default(),
+            subnet: first_subnet(network.ipam),
+            labels: network.labels.into_iter().flatten().collect(),
+        });
+        Ok(networks.collect())
+    }
+
+    /// Who holds addresses of `subnet`, with what it holds.
+    async fn holder(&self, subnet: &str) -> Result<Option<String>> {
+        let networks = self.networks(&Labels::new()).await?;
+        let held = networks.into_iter().filter_map(|network| Some((network.name, network.subnet?)));
+        let mut holders = held.filter(|(_, held)| subnet::overlap(subnet, held));
+        Ok(holders.next().map(|(name, held)| format!("{name} ({held})")))
+    }
+
+    /// The exit status of a program whose output has ended.
+    async fn exit_status(&self, exec: &str) -> Result<Output> {
+        let mut wait = Duration::from_millis(5);
+        loop {
+            let answer = self.call(Call::InspectExec, ANSWER, self.docker.inspect_exec(exec)).await;
+            let state =
+                answer.map_err(|fault| self.error(fault, "container", exec, "to tell the exit status of"))?;
+            if let (Some(false), Some(code)) = (state.running, state.exit_code) {
+                return Ok(Output::Exit(code));
+            }
+            // The interface has no call that waits for it. A program may also go on after it has closed its
+            // output.
+            sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    fn output(
+        self,
+        id: String,
+        source: impl Stream<Item = Result<LogOutput, Error>> + Send + 'static,
+    ) -> Outputs {
+        let translated = source.map(move |item| match item {
+            Ok(LogOutput::StdErr { message }) => Ok(Output::Bytes(OutputStream::Stderr, message.to_vec())),
+            Ok(other) => Ok(Output::Bytes(OutputStream::Stdout, other.into_bytes().to_vec())),
+            Err(error) => {
+                Err(self.error(fault(error), "container", &id, "to give the output of the container"))
+            }
+        });
+        translated.boxed()
+    }
+}
+
+type Outputs = BoxStream<'static, Result<Output>>;
 
 #[async_trait]
 impl ContainerManager for DockerManager {
@@ -487,5 +690,297 @@ impl ContainerManager for DockerManager {
             stats.map_err(|fault| connection.error(fault, "container", id, "to tell what is used by"))?;
         let container = size?.ok_or_else(absent)?;
         Ok(usage(stats, &container))
+    }
+}
+
+/// Makes a client. Only TLS reads anything; only a socket that is not there fails at once.
+fn connect(address: &Address) -> Result<Docker> {
+    // Every call has its own limit here, and some of them are longer than any default.
+    let limit = 24 * 60 * 60;
+    let made = match address {
+        Address::Unix(path) => Docker::connect_with_unix(&path.to_string_lossy(), limit, API_DEFAULT_VERSION),
+        Address::Plain(authority) => {
+            Docker::connect_with_http(&format!("tcp://{authority}"), limit, API_DEFAULT_VERSION)
+        }
+        Address::Ssh(destination) => {
+            Docker::connect_with_ssh(&format!("ssh://{destination}"), limit, API_DEFAULT_VERSION, None)
+        }
+        Address::Tls { authority, certificates } => {
+            let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| certificates.join(name));
+            // The library takes a certificate that cannot be read for none, and the daemon's refusal would
+            // not say why.
+            for file in [&ca, &cert, &key] {
+                File::open(file).map_err(|error| {
+                    ContainerError::Unsupported(format!("TLS to Docker needs {}: {error}", file.display()))
+                })?;
+            }
+            // The library asks for the process's default, and there is none where more than one is linked. One that
+            // is there already stays.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            Docker::connect_with_ssl(authority, &key, &cert, &ca, limit, API_DEFAULT_VERSION)
+        }
+    };
+    made.map_err(|error| match fault(error) {
+        Fault::Away(reason) => ContainerError::Away { at: address.to_string(), reason },
+        Fault::Answer(_, reason) | Fault::Other(reason) => {
+            ContainerError::Unsupported(format!("Docker cannot be used at {address}: {reason}"))
+        }
+    })
+}
+
+/// What an error of the client library is.
+fn fault(error: Error) -> Fault {
+    match error {
+        Error::DockerResponseServerError { status_code, message } => Fault::Answer(status_code, message),
+        Error::DockerStreamError { error } => Fault::Other(error),
+        Error::RequestTimeoutError => Fault::Away("it did not answer in time".into()),
+        Error::SocketNotFoundError(path) => Fault::Away(format!("there is no socket {path}")),
+        Error::HyperLegacyError { .. } | Error::HyperResponseError { .. } | Error::IOError { .. } => {
+            Fault::Away(with_causes(&error))
+        }
+        other => Fault::Other(with_causes(&other)),
+    }
+}
+
+/// An error and what is behind it: the first only says that there was no connection.
+fn with_causes(error: &Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !words.contains(&next) {
+            words = format!("{words}: {next}");
+        }
+        cause = error.source();
+    }
+    words
+}
+
+fn no_answer(limit: Duration) -> Fault {
+    Fault::Away(format!("it did not answer within {} s", limit.as_secs()))
+}
+
+/// A name becomes part of a path: one with other characters would name another thing, or another call.
+fn checked(what: &'static str, name: &str) -> Result<()> {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_.:/@-".contains(character);
+    let steps_up = name.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if steps_up || !name.chars().all(is_plain) || (what != "image" && name.contains('/')) {
+        return Err(ContainerError::Unsupported(format!("'{name}' cannot be the name of a {what}")));
+    }
+    Ok(())
+}
+
+/// A repository and a tag. Without a tag a daemon would fetch all of them.
+fn split_reference(name: &str) -> (&str, &str) {
+    if name.contains('@') {
+        return (name, "");
+    }
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (name, "latest"),
+    }
+}
+
+fn filters(labels: &Labels) -> HashMap<String, Vec<String>> {
+    let pairs: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if pairs.is_empty() { HashMap::new() } else { HashMap::from([("label".to_owned(), pairs)]) }
+}
+
+fn variables(env: &BTreeMap<String, String>) -> Vec<String> {
+    env.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn unsigned(number: Option<i64>) -> u64 {
+    number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default()
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn first_subnet(ipam: Option<Ipam>) -> Option<String> {
+    let subnets = ipam?.config?.into_iter().filter_map(|config| config.subnet);
+    subnets.into_iter().find(|subnet| !subnet.contains(':'))
+}
+
+fn network_request(spec: &NetworkSpec) -> NetworkCreateRequest {
+    let ipam = spec.subnet.as_ref().map(|subnet| Ipam {
+        config: Some(vec![IpamConfig { subnet: Some(subnet.clone()), ..IpamConfig::default() }]),
+        ..Ipam::default()
+    });
+    NetworkCreateRequest {
+        name: spec.name.clone(),
+        driver: Some("bridge".into()),
+        internal: Some(spec.internal),
+        ipam,
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        ..NetworkCreateRequest::default()
+    }
+}
+
+/// The request that makes a container.
+fn container_body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let endpoint = EndpointSettings {
+        aliases: Some(spec.aliases.clone()),
+        ipam_config: spec.address.map(|address| EndpointIpamConfig {
+            ipv4_address: Some(address.to_string()),
+            ..EndpointIpamConfig::default()
+        }),
+        ..EndpointSettings::default()
+    };
+    let mut env = spec.env.clone();
+    if spec.systemd {
+        // How systemd knows that it is in a container (<https://systemd.io/CONTAINER_INTERFACE>).
+        env.entry("container".into()).or_insert_with(|| "docker".into());
+    }
+    ContainerCreateBody {
+        hostname: Some(spec.hostname.clone()),
+        env: Some(variables(&env)),
+        // As the entry point it is all that runs: an image's own entry point would come before a command.
+        entrypoint: (!spec.command.is_empty()).then(|| spec.command.clone()),
+        image: Some(spec.image.clone()),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        // SIGTERM means something else to systemd.
+        stop_signal: spec.systemd.then(|| "SIGRTMIN+3".to_owned()),
+        host_config: Some(host_config(spec)),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(spec.network.clone(), endpoint)])),
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(spec: &ContainerSpec) -> HostConfig {
+    let memory = spec.memory_mb.map(|size| signed(size).saturating_mul(MIB));
+    let mounts = spec.mounts.iter().map(|mount| DockerMount {
+        target: Some(mount.path.clone()),
+        source: Some(mount.volume.clone()),
+        typ: Some(MountType::VOLUME),
+        read_only: Some(mount.read_only),
+        // A volume that is not there is made on the way, and must be found again like all else.
+        volume_options: Some(MountVolumeOptions {
+            labels: Some(spec.labels.clone().into_iter().collect()),
+            ..MountVolumeOptions::default()
+        }),
+        ..DockerMount::default()
+    });
+    let mut config = HostConfig {
+        network_mode: Some(spec.network.clone()),
+        extra_hosts: Some(spec.hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
+        mounts: Some(mounts.collect()),
+        // A quota and not a number of processors: the daemon refuses more of those than the machine has,
+        // while a limit above that is kept by itself.
+        cpu_period: spec.cpu_millicores.map(|_| CPU_PERIOD_US),
+        cpu_quota: spec.cpu_millicores.map(|share| signed(share).saturating_mul(CPU_PERIOD_US / 1000)),
+        memory,
+        // Memory and swap together.
+        memory_swap: memory,
+        pids_limit: spec.max_processes.map(signed),
+        storage_opt: spec.disk_mb.map(|size| HashMap::from([("size".to_owned(), format!("{size}M"))])),
+        privileged: Some(spec.privileged),
+        cap_add: Some(spec.capabilities.clone()),
+        security_opt: Some(security(spec)),
+        init: Some(!spec.systemd),
+        ..HostConfig::default()
+    };
+    if spec.systemd {
+        // systemd makes control groups below the one that it finds, so it must see its own as the root.
+        config.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::PRIVATE);
+        // It wants both to be empty at its start (<https://systemd.io/CONTAINER_INTERFACE>). Scripts are run
+        // from there too, which the default options of such a mount forbid.
+        let options = |mode: &str| format!("rw,nosuid,nodev,exec,mode={mode}");
+        config.tmpfs = Some(HashMap::from([
+            ("/run".to_owned(), options("755")),
+            ("/run/lock".to_owned(), options("1777")),
+        ]));
+    }
+    config
+}
+
+/// The profiles that Docker puts containers under forbid what `SYS_ADMIN` is for: mounts the one of
+/// AppArmor, keys of the kernel, which a container inside is given, the one of seccomp.
+fn security(spec: &ContainerSpec) -> Vec<String> {
+    let is_free = spec.capabilities.iter().any(|capability| capability == "SYS_ADMIN");
+    let profiles = ["apparmor=unconfined", "seccomp=unconfined"];
+    if is_free { profiles.map(String::from).to_vec() } else { Vec::new() }
+}
+
+fn addresses(networks: Option<HashMap<String, EndpointSettings>>) -> BTreeMap<String, Ipv4Addr> {
+    let networks = networks.into_iter().flatten();
+    // A container that does not run has an empty address.
+    networks.filter_map(|(name, endpoint)| Some((name, endpoint.ip_address?.parse().ok()?))).collect()
+}
+
+/// The state of a container of a list; `None` where the list does not tell enough.
+fn listed_state(summary: &ContainerSummary) -> Option<ContainerState> {
+    match summary.state? {
+        ContainerSummaryStateEnum::CREATED => Some(ContainerState::Created),
+        ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING => {
+            Some(ContainerState::Running)
+        }
+        ContainerSummaryStateEnum::PAUSED => Some(ContainerState::Paused),
+        ContainerSummaryStateEnum::REMOVING => Some(ContainerState::Removing),
+        _ => None,
+    }
+}
+
+fn listed_container(summary: ContainerSummary, state: ContainerState) -> Container {
+    let names = summary.names.into_iter().flatten();
+    Container {
+        id: summary.id.unwrap_or_default(),
+        // A legacy link would be a name with two slashes.
+        name: names.map(|name| own_name(&name)).find(|name| !name.contains('/')).unwrap_or_default(),
+        image: summary.image_id.unwrap_or_default(),
+        state,
+        addresses: addresses(summary.network_settings.and_then(|settings| settings.networks)),
+        labels: summary.labels.into_iter().flatten().collect(),
+    }
+}
+
+/// What a container uses, out of what was measured and of the container as it is.
+fn usage(stats: ContainerStatsResponse, container: &ContainerInspectResponse) -> Usage {
+    let is_running = container.state.as_ref().is_some_and(|state| state.running == Some(true));
+    let memory = stats.memory_stats.unwrap_or_default();
+    // What can be given up at once is no use of the container's, as `docker stats` has it. Both versions of
+    // control groups have a word for it.
+    let kept = memory.stats.unwrap_or_default();
+    let cached = kept.get("total_inactive_file").or_else(|| kept.get("inactive_file")).copied().unwrap_or(0);
+    // A daemon that fails to measure a container answers as it does for one that does not run: with nothing.
+    let known = |number: Option<u64>| number.or((!is_running).then_some(0));
+    let is_measured = memory.usage.is_some();
+    let cpu = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage?.total_usage);
+    Usage {
+        cpu_ns: known(cpu.filter(|_| is_measured)),
+        memory_bytes: known(memory.usage.map(|bytes| bytes.saturating_sub(cached))),
+        processes: known(stats.pids_stats.and_then(|pids| pids.current)),
+        disk_bytes: container.size_rw.and_then(|bytes| u64::try_from(bytes).ok()),
+    }
+}
+
+fn own_name(name: &str) -> String {
+    name.strip_prefix('/').unwrap_or(name).to_owned()
+}
+
+fn inspected(found: ContainerInspectResponse) -> Container {
+    let state = found.state.unwrap_or_default();
+    Container {
+        id: found.id.unwrap_or_default(),
+        name: own_name(&found.name.unwrap_or_default()),
+        image: found.image.unwrap_or_default(),
+        state: match state.status {
+            Some(ContainerStateStatusEnum::CREATED) => ContainerState::Created,
+            Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::RESTARTING) => {
+                ContainerState::Running
+            }
+            Some(ContainerStateStatusEnum::PAUSED) => ContainerState::Paused,
+            Some(ContainerStateStatusEnum::REMOVING) => ContainerState::Removing,
+            // One that is `dead` has ended too: its removal did not succeed, and can be asked for again.
+            _ => ContainerState::Exited {
+                code: state.exit_code.unwrap_or_default(),
+                out_of_memory: state.oom_killed.unwrap_or_default(),
+            },
+        },
+        addresses: addresses(found.network_settings.and_then(|settings| settings.networks)),
+        labels: found.config.and_then(|config| config.labels).into_iter().flatten().collect(),
     }
 }
