@@ -61,6 +61,21 @@ impl Inside {
         Engine::on_store(config, store).await.unwrap()
     }
 
+    /// One that is opened again behind doors that stay open.
+    async fn behind_doors(
+        directory: &Path,
+        store: Arc<dyn Store>,
+    ) -> (Self, JoinHandle<(anyhow::Result<Ended>, Doors, Signals)>) {
+        let engine = Self::open(directory, store).await;
+        let service = engine.service();
+        let running = tokio::spawn(async move {
+            let (mut doors, mut signals) = (Doors::default(), Signals::new().unwrap());
+            let ended = engine.run_behind(&mut doors, &mut signals).await;
+            (ended, doors, signals)
+        });
+        (Self { service, running: tokio::spawn(async { Ok(Ended::Stopped) }) }, running)
+    }
+
     async fn ask<C: Call>(&self, call: C) -> Result<C::Reply, Error> {
         let response = self.service.call(&Caller::Local { pid: None }, call.into()).await?;
         Ok(C::reply(response).unwrap())
@@ -102,6 +117,16 @@ impl Inside {
         // A store that has failed cannot be closed in peace.
         let _ = self.running.await.unwrap();
     }
+}
+
+/// Asks at the door for the end; how many attempts are under way.
+async fn stop(directory: &Path, mode: StopMode) -> u64 {
+    let socket = directory.join("engine.sock");
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut client = Client::connect(&socket, Some(wait::PATIENCE)).unwrap();
+        client.call(StopEngine { mode }).unwrap().running
+    });
+    asked.await.unwrap()
 }
 
 fn script(directory: &Path, body: &str) -> std::path::PathBuf {
@@ -170,14 +195,7 @@ async fn a_word_to_stop_that_comes_while_no_engine_answers_is_kept_for_the_next_
     let directory = directory.path();
     let script = script(directory, r#"echo "$NAME" >> starts; while [ ! -e open ]; do sleep 0.01; done"#);
     let disk = FaultyDisk::new(7);
-    let engine = Inside::open(directory, open(directory, &disk)).await;
-    let service = engine.service();
-    let running = tokio::spawn(async move {
-        let (mut doors, mut signals) = (Doors::default(), Signals::new().unwrap());
-        let ended = engine.run_behind(&mut doors, &mut signals).await;
-        (ended, doors, signals)
-    });
-    let inside = Inside { service, running: tokio::spawn(async { Ok(Ended::Stopped) }) };
+    let (inside, running) = Inside::behind_doors(directory, open(directory, &disk)).await;
     let id = inside.submit(directory, &script, "first").await.unwrap();
     tokio::task::spawn_blocking({
         let directory = directory.to_owned();
@@ -190,18 +208,29 @@ async fn a_word_to_stop_that_comes_while_no_engine_answers_is_kept_for_the_next_
     let (ended, mut doors, mut signals) = running.await.unwrap();
     assert_eq!(ended.unwrap(), Ended::Failed);
     doors.refuse("its storage is away").await;
-    let socket = directory.join("engine.sock");
-    let asked = tokio::task::spawn_blocking(move || {
-        let mut client = Client::connect(&socket, Some(wait::PATIENCE)).unwrap();
-        client.call(StopEngine { mode: StopMode::Cancel }).unwrap()
-    });
-    assert_eq!(asked.await.unwrap().running, 1, "its script goes on");
+    assert_eq!(stop(directory, StopMode::Cancel).await, 1, "its script goes on");
     disk.lose_power().unwrap();
     let engine = Inside::open(directory, open(directory, &disk)).await;
     assert_eq!(engine.run_behind(&mut doors, &mut signals).await.unwrap(), Ended::Stopped);
     let engine = Inside::start(directory, open(directory, &disk)).await;
     assert_eq!(engine.wait(id).await.status, TaskStatus::Cancelled);
     engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_runs_nothing_stops_at_once_while_its_storage_is_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let script = script(directory, "true");
+    let disk = FaultyDisk::new(7);
+    let (inside, running) = Inside::behind_doors(directory, open(directory, &disk)).await;
+    disk.inject(Fault::Sync);
+    inside.submit(directory, &script, "first").await.unwrap_err();
+    let (ended, doors, _signals) = running.await.unwrap();
+    assert_eq!(ended.unwrap(), Ended::Failed);
+    doors.refuse("its storage is away").await;
+    let (running, ()) = tokio::join!(stop(directory, StopMode::Drain), doors.stop_now());
+    assert_eq!(running, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

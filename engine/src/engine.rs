@@ -22,9 +22,9 @@ use anyhow::Context;
 use chrono::Utc;
 use orchestrator_protocol::request::{EngineMode, StopMode};
 use orchestrator_protocol::task::DEFAULT_GRACE_MS;
-use orchestrator_storage::Store;
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::state::renew_state;
+use orchestrator_storage::{Store, Table};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -149,7 +149,7 @@ impl Engine {
         let (config, store) = open(config).await?;
         if !config.storage_type.is_shared() {
             // Where the records have come from a server, the one before may have ended before it could do this.
-            let_scripts_go_on(&*store, &config).await?;
+            let_scripts_go_on(&*store, &config).await;
         }
         let engine = if config.storage_type.is_shared() {
             Self::on_shared_store(config, store, LeaseTimes::default()).await?
@@ -260,6 +260,7 @@ impl Engine {
             membership.cloned(),
         ));
         let found = queue.recover().await.context("cannot read the queue")?;
+        let counts = queue.store().counts(Table::Task).await.context("cannot read the queue")?;
         info!(running = found.len(), "queue read");
         for found in found {
             supervisor.take_in(found);
@@ -275,7 +276,7 @@ impl Engine {
             about,
             membership: membership.cloned(),
             stop,
-            known_counts: Mutex::default(),
+            known_counts: Mutex::new(counts),
         });
         let (sharing, _lock) = (None, None);
         Ok(Self { config, queue, supervisor, service, stop_requests, work, no_more, leave, sharing, _lock })
@@ -355,11 +356,8 @@ impl Engine {
             // Its end is a cancellation. Until then it may write a deadline.
             let _ = keeper.await;
             // Done now, because opening the engine again may take longer than a deadline.
-            if ended == Ended::Moved
-                && !self.service.migrations.here().storage_type.is_shared()
-                && let Err(error) = let_scripts_go_on(&**self.queue.store(), &self.config).await
-            {
-                warn!(%error, "scripts that run may be ended");
+            if ended == Ended::Moved && !self.service.migrations.here().storage_type.is_shared() {
+                let_scripts_go_on(&**self.queue.store(), &self.config).await;
             }
             if ended == Ended::Stopped
                 && self.queue.running_count() == 0
@@ -375,7 +373,9 @@ impl Engine {
         }
         // What was asked while this engine was leaving is for the next one, the last word first.
         let later = std::iter::from_fn(|| self.stop_requests.try_recv().ok()).last();
-        doors.keep(later.or(stop));
+        if let Some(mode) = later.or(stop) {
+            doors.keep(mode);
+        }
         info!(left_running = self.queue.running_count(), "stopped");
         Ok(ended)
     }
@@ -413,7 +413,7 @@ impl Engine {
                 () = lost.cancelled() => {
                     self.leave.cancel();
                     if draining {
-                        warn!("this engine has lost its seat: others take over its work");
+                        warn!("this engine has lost its seat: others take over its work, also what was to be called off");
                         return (Ended::Stopped, None);
                     }
                     warn!("this engine has lost its seat: others take over its work; taking a new one");
@@ -446,11 +446,16 @@ impl Engine {
 }
 
 /// Lets what runs go on whatever becomes of a lease: this engine has the store for itself from here on.
-async fn let_scripts_go_on(store: &dyn Store, config: &Config) -> Result<(), orchestrator_protocol::Error> {
-    // In this order: nobody takes over what may go on.
-    end_leases(store).await?;
-    release_scripts(&config.data_dir);
-    Ok(())
+async fn let_scripts_go_on(store: &dyn Store, config: &Config) {
+    let released = async {
+        let Some(member) = owner_of(&config.data_dir)? else { return Ok(()) };
+        // In this order: nobody takes over what may go on.
+        end_leases(store).await?;
+        release_scripts(store, &member, &config.data_dir).await
+    };
+    if let Err(error) = released.await {
+        warn!(error = format!("{error:#}"), "scripts that have a deadline keep it");
+    }
 }
 
 /// What names a data directory, in Docker and among other engines, over the lives of its engines; `None` before

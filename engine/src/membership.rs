@@ -167,6 +167,10 @@ pub async fn remove_lost(store: &dyn Store, times: LeaseTimes) -> Result<Vec<Mem
     }
 }
 
+fn lease_file(data_dir: &Path, epoch: u64) -> PathBuf {
+    data_dir.join(format!("lease-{epoch}.json"))
+}
+
 fn lease_files(data_dir: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| {
@@ -175,16 +179,26 @@ fn lease_files(data_dir: &Path) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Lets the scripts of a data directory's engine go on whatever becomes of its lease: its records are its own
-/// now, and nobody can take over its work any more.
-pub fn release_scripts(data_dir: &Path) {
-    let released = orchestrator_runner::identity::boot_id().and_then(|boot_id| {
-        let lease = Lease { boot_id, deadline_ms: u64::MAX };
-        lease_files(data_dir).try_for_each(|file| lease::write(&file, &lease))
-    });
-    if let Err(error) = released {
-        warn!(%error, data_dir = %data_dir.display(), "runners cannot be told that their scripts may go on");
+/// Whether the engine of a data directory has ever had a seat.
+pub fn has_had_seat(data_dir: &Path) -> bool {
+    lease_files(data_dir).next().is_some()
+}
+
+/// Lets the scripts that a member has begun on its seat go on whatever becomes of its lease: its records are its
+/// own now, and nobody can take over its work any more. The seat is the one in `store`, which has come along with
+/// the records; of scripts that were begun for other records the store knows nothing.
+///
+/// # Errors
+/// Those of the storage, and of the files in the data directory.
+pub async fn release_scripts(store: &dyn Store, member: &str, data_dir: &Path) -> anyhow::Result<()> {
+    let Some(record) = store.get(&seat_key(member)).await? else { return Ok(()) };
+    let SeatRecord { epoch, .. } = records::read(&record)?;
+    let file = lease_file(data_dir, epoch);
+    if file.exists() && !lease::is_released(&file) {
+        let boot_id = orchestrator_runner::identity::boot_id()?;
+        lease::write(&file, &Lease { boot_id, deadline_ms: u64::MAX })?;
     }
+    Ok(())
 }
 
 /// Whether the seat of a member is held by an engine that renews its lease and is not of this place: of a
@@ -292,7 +306,7 @@ impl Membership {
             };
             let store = Arc::new(SeatedStore::new(store, seat_key(&member), seat_revision));
             let this = Self {
-                lease_file: data_dir.join(format!("lease-{epoch}.json")),
+                lease_file: lease_file(data_dir, epoch),
                 member,
                 life,
                 about: Mutex::new(about),

@@ -80,7 +80,8 @@ fn without_password(arguments: &[OsString]) -> Option<(Vec<OsString>, OsString)>
 /// The background engine of the provisioning orchestrator: a durable queue that runs provisioning
 /// scripts, in parallel and with a memory.
 ///
-/// Every option can also be set in the configuration file, under the same name with underscores.
+/// Every setting can also stand in the configuration file, under the same name with underscores; labels and
+/// what only the file has are in its documentation.
 #[derive(Debug, clap::Parser)]
 #[command(name = "orchestrator", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct CommandLine {

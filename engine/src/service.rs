@@ -54,7 +54,7 @@ pub struct EngineService {
     /// Where whoever runs the engine hears that it is to stop.
     pub stop: mpsc::Sender<StopMode>,
     /// How many tasks there were when the storage was last asked.
-    pub known_counts: Mutex<Option<Vec<Count>>>,
+    pub known_counts: Mutex<Vec<Count>>,
 }
 
 /// The name under which a caller's keys and changes are kept.
@@ -237,11 +237,12 @@ impl EngineService {
     async fn counts(&self, health: &StoreHealth) -> Result<Vec<Count>> {
         let counts = self.queue.store().counts(Table::Task).await;
         let mut known = self.known_counts.lock().unwrap_or_else(PoisonError::into_inner);
-        match (counts, &*known) {
-            (Ok(counts), _) => Ok(known.insert(counts).clone()),
-            (Err(_), Some(known)) if !health.writable => Ok(known.clone()),
-            (Err(error), _) => Err(records::storage_error(error)),
+        match counts {
+            Ok(counts) => *known = counts,
+            Err(_) if !health.writable => {}
+            Err(error) => return Err(records::storage_error(error)),
         }
+        Ok(known.clone())
     }
 
     /// The engines of the store.

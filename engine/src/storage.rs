@@ -66,6 +66,32 @@ pub fn at(config: &Config, place: &Place) -> anyhow::Result<Config> {
     Ok(there)
 }
 
+/// The kind of storage that somebody means: the named one, else that of what is said of it, else this one.
+///
+/// # Errors
+/// When something is said of it that it does not have.
+fn kind(
+    named: Option<StorageType>,
+    default: StorageType,
+    has_dir: bool,
+    has_server: bool,
+) -> anyhow::Result<StorageType> {
+    let kind = match named {
+        None if has_server && !has_dir => StorageType::SurrealdbServer,
+        named => named.unwrap_or(default),
+    };
+    match kind.is_shared() {
+        true if has_dir => {
+            bail!("the storage {} has no directory: name another kind, or no directory", kind.as_str())
+        }
+        false if has_server => bail!(
+            "the storage {} has no server, namespace, database or user: those are of surrealdb-server",
+            kind.as_str()
+        ),
+        _ => Ok(kind),
+    }
+}
+
 /// The same configuration with the storage that somebody asks for. The configured user signs in only at the
 /// configured server.
 ///
@@ -76,6 +102,9 @@ pub fn targeted(config: &Config, target: &StorageTarget) -> anyhow::Result<Confi
         .ok()
         .filter(|storage_type| KNOWN.contains(storage_type))
         .with_context(|| format!("there is no storage '{}': use {}", target.storage_type, known()))?;
+    let StorageTarget { dir, url, namespace, database, username, password_file, .. } = target;
+    let has_server = [url, namespace, database, username, password_file].iter().any(|said| said.is_some());
+    let storage_type = kind(Some(storage_type), storage_type, dir.is_some(), has_server)?;
     let storage_dir = match &target.dir {
         Some(dir) => std::path::absolute(dir).with_context(|| format!("'{dir}' is no path"))?,
         None => config.data_dir.clone(),
@@ -207,12 +236,16 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
     loop {
         let here = place(&config);
         let state = read_state(&*store).await;
-        let (to, epoch) = match state.with_context(|| format!("cannot read the state of the {here}"))?.state {
+        let state = state.with_context(|| format!("cannot read the state of the {here}"))?.state;
+        let is_target = matches!(state, StorageState::Migrating { .. } | StorageState::Ready { .. });
+        // Copies, of what its source must hold too.
+        let has_copies = is_target && holds_records(&*store).await?;
+        let (to, epoch) = match state {
             StorageState::Active { .. } => return Ok((config, store)),
             StorageState::Sealed { to, epoch, .. } => {
                 let advice = advice(&to);
                 warn!(from = %here, to = %to, "the records have moved; {advice}");
-                (to, Some(epoch))
+                (to, epoch)
             }
             StorageState::Ready { migration, epoch, from }
                 if is_sealed_by(&config, &from, &migration).await.with_context(|| {
@@ -226,9 +259,9 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
                 info!(storage = %here, "the migration that ended here is finished");
                 continue;
             }
-            StorageState::Migrating { from, .. } | StorageState::Ready { from, .. } => {
+            StorageState::Migrating { from, epoch, .. } | StorageState::Ready { from, epoch, .. } => {
                 go_back(&config, &here, &from)?;
-                (from, None)
+                (from, epoch.saturating_sub(1))
             }
         };
         store.close().await?;
@@ -241,16 +274,26 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
         config = at(&config, &to)?;
         store = open_existing(&config).await.with_context(cannot)?;
         let found = read_state(&*store).await.with_context(cannot)?.state;
-        if let (StorageState::Active { epoch: found }, Some(epoch)) = (found, epoch)
-            && found < epoch
+        if let StorageState::Active { epoch: found } = found
+            && (found < epoch || has_copies && !holds_records(&*store).await?)
         {
             bail!(
-                "the records have moved from the {here} to the {to}, which does not hold them: it was made anew \
-                 since; restore it"
+                "the records should be in the {to}, as the {here} says, and are not there: it was made anew since; \
+                 restore it"
             );
         }
         been.push(here);
     }
+}
+
+/// Whether there is anything in a storage that an engine has put there.
+async fn holds_records(store: &dyn Store) -> anyhow::Result<bool> {
+    for table in [Table::Task, Table::IdempotencyKey, Table::Environment] {
+        if !store.counts(table).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// From the unfinished target of a migration back to its source, where the records still are.

@@ -221,3 +221,30 @@ async fn an_engine_is_opened_again_where_its_records_are_now_and_makes_no_empty_
     assert!(format!("{refused:#}").contains("there is no storage"), "{refused:#}");
     assert!(!old.exists());
 }
+
+#[test]
+fn what_does_not_fit_the_kind_of_storage_is_refused() {
+    let mut engine = TestEngine::started(ENGINE);
+    let to = |change: fn(&mut StorageTarget)| {
+        let mut to = StorageTarget { storage_type: "filesystem".into(), ..StorageTarget::default() };
+        change(&mut to);
+        to
+    };
+    let refused = engine.refused(ValidateMigration { to: to(|to| to.database = Some("new".into())) });
+    assert_eq!(refused.code, ErrorCode::Invalid, "{refused:?}");
+    assert!(refused.message.contains("surrealdb-server"), "{refused:?}");
+    engine.terminate();
+    for words in [
+        &["validate", "--to", "filesystem", "--target-database", "new"][..],
+        &["migrate", "--to", "surrealdb-server", "--target-dir", "new"],
+        &["status", "--from", "filesystem", "--source-namespace", "other"],
+    ] {
+        let refused = refusal(&engine, words);
+        assert!(refused.contains("surrealdb-server"), "{words:?}: {refused}");
+    }
+    // What is said of a server makes it one, in a build that knows it.
+    let refused = refusal(&engine, &["validate", "--target-url", "ws://127.0.0.1:9"]);
+    let expected =
+        if cfg!(feature = "surrealdb") { "cannot be moved" } else { "no storage 'surrealdb-server'" };
+    assert!(refused.contains(expected) || refused.contains("cannot be moved"), "{refused}");
+}

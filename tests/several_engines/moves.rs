@@ -16,6 +16,7 @@ use orchestrator_protocol::request::GetTask;
 use orchestrator_protocol::storage::{MigrationStatus, StorageTarget};
 use orchestrator_protocol::submit::{NewTask, SubmitRequest};
 use orchestrator_protocol::task::{AttemptOutcome, TaskStatus};
+use orchestrator_runner::lease;
 use orchestrator_storage::migration::live::SwitchingStore;
 use orchestrator_storage::migration::state::{Place, StorageState, read_state, state_key};
 use orchestrator_storage::migration::{MigrationError, Plan};
@@ -266,8 +267,17 @@ async fn what_runs_while_its_engine_has_the_records_for_itself_is_held_where_the
         .migrate(SharedStore::new(&stores[1]), Plan { migration: "m".into(), from, to }, Arc::default())
         .await
         .unwrap();
+    let lease = one.membership.lease_file().to_owned();
     drop(one);
+    let data_dir = directory.join("one");
+    // An engine that was started for other records by mistake frees nothing.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other_records = store(elsewhere.path()).await;
+    membership::release_scripts(&*other_records, "one", &data_dir).await.unwrap();
+    assert!(!lease::is_released(&lease));
     takeover::end_leases(&*stores[1]).await.unwrap();
+    membership::release_scripts(&*stores[1], "one", &data_dir).await.unwrap();
+    assert!(lease::is_released(&lease));
     let moving = Arc::new(SwitchingStore::new(SharedStore::new(&stores[1])));
     let (from, to) = (place(1, "filesystem"), place(2, "surrealdb-server"));
     moving

@@ -89,11 +89,9 @@ impl Doors {
         self.relay.stop_now().await;
     }
 
-    /// Keeps a request to stop for the next engine.
-    pub(super) fn keep(&self, stop: Option<StopMode>) {
-        if let Some(mode) = stop {
-            self.relay.keep(mode);
-        }
+    /// Keeps a request to stop for the next engine that this one had no time for, unless a newer one has come.
+    pub(super) fn keep(&self, mode: StopMode) {
+        self.relay.keep_older(mode);
     }
 
     /// Lets nobody in any more, and waits for those who are inside.

@@ -79,9 +79,17 @@ impl Relay {
         self.leave(State::Away(why.into()), patience).await;
     }
 
-    /// Keeps a request to stop until an engine answers.
-    pub(super) fn keep(&self, mode: StopMode) {
-        self.stop.send_replace(Some(mode));
+    /// Keeps a request to stop until an engine answers, unless a newer one was kept already.
+    pub(super) fn keep_older(&self, mode: StopMode) {
+        if self.stop.borrow().is_none() {
+            self.keep(mode);
+        }
+    }
+
+    /// Keeps a request to stop until an engine answers. Where nothing runs nobody need be waited for.
+    fn keep(&self, mode: StopMode) {
+        let is_idle = self.left_running.load(Ordering::Relaxed) == 0;
+        self.stop.send_replace(Some(if is_idle { StopMode::Now } else { mode }));
         // One may have been opened in between: whoever comes second here sees both.
         self.hand_over();
     }
@@ -127,7 +135,7 @@ impl Relay {
                 }
                 State::Away(why) => {
                     return Err(Error::unavailable(why.to_string())
-                        .with_help("nothing was changed; ask again in a moment"));
+                        .with_help("nothing was changed; the engine tries on by itself"));
                 }
                 State::Paused => {}
             }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 use super::init::{self, InitArguments};
 use super::open::open_store;
-use super::{advised, afterwards, alone, in_one_line, open_existing, place, report, shown, validate};
+use super::{advised, afterwards, alone, in_one_line, kind, open_existing, place, report, shown, validate};
 use crate::config::database::read_password;
 use crate::config::{Arguments, Config, StorageArguments, StorageType, SurrealdbSettings};
 use crate::engine::owner_of;
@@ -72,7 +72,8 @@ pub struct Common {
 /// The storage that records are read from.
 #[derive(Debug, Args)]
 pub struct Source {
-    /// What kind of storage the records are in [default: as configured]
+    /// What kind of storage the records are in [default: surrealdb-server where something is said of a server,
+    /// else as configured]
     #[arg(long = "from", value_enum, value_name = "TYPE")]
     from: Option<StorageType>,
 
@@ -104,7 +105,8 @@ pub struct Source {
 /// The storage that records go to.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// What kind of storage they go to [default: filesystem; of an import: as configured]
+    /// What kind of storage they go to [default: surrealdb-server where something is said of a server, else
+    /// filesystem; of an import: as configured]
     #[arg(long = "to", value_enum, value_name = "TYPE")]
     to: Option<StorageType>,
 
@@ -196,7 +198,8 @@ impl Common {
 impl Source {
     fn of(&self, configured: &Config) -> anyhow::Result<Config> {
         let end = End {
-            storage_type: self.from,
+            named: self.from,
+            default: configured.storage_type,
             dir: self.source_dir.as_ref(),
             url: self.source_url.as_ref(),
             namespace: self.source_namespace.as_ref(),
@@ -214,9 +217,10 @@ impl Target {
         self.of(configured, StorageType::Filesystem)
     }
 
-    fn of(&self, configured: &Config, default_type: StorageType) -> anyhow::Result<Config> {
+    fn of(&self, configured: &Config, default: StorageType) -> anyhow::Result<Config> {
         let end = End {
-            storage_type: Some(self.to.unwrap_or(default_type)),
+            named: self.to,
+            default,
             dir: self.target_dir.as_ref(),
             url: self.target_url.as_ref(),
             namespace: self.target_namespace.as_ref(),
@@ -230,7 +234,8 @@ impl Target {
 
 /// What is said of one end of a migration.
 struct End<'a> {
-    storage_type: Option<StorageType>,
+    named: Option<StorageType>,
+    default: StorageType,
     dir: Option<&'a PathBuf>,
     url: Option<&'a String>,
     namespace: Option<&'a String>,
@@ -248,7 +253,11 @@ impl End<'_> {
             }
             None => default_dir.to_owned(),
         };
-        let storage_type = self.storage_type.unwrap_or(configured.storage_type);
+        let has_server = self.url.is_some()
+            || self.namespace.is_some()
+            || self.database.is_some()
+            || self.username.is_some();
+        let storage_type = kind(self.named, self.default, self.dir.is_some(), has_server)?;
         let SurrealdbSettings { namespace, database, .. } = configured.surrealdb.clone();
         let password = self.password_file.map(|file| read_password(file)).transpose()?;
         let user = self.username.map(|username| (username.clone(), password));

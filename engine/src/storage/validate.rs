@@ -18,8 +18,10 @@ use crate::config::{Config, StorageType};
 /// What is left free at least, in bytes, beside what the records take twice: once in a journal, once
 /// packed.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
-/// How large a record is taken for whose size cannot be looked at, in bytes: well above a task with its history.
-const RECORD_BYTES: u64 = 4096;
+/// How large a record is taken for whose size cannot be looked at, in bytes: well above a task with its history,
+/// and a segment of output as most of them are at most.
+const RECORD_BYTES: u64 = 4 * 1024;
+const SEGMENT_BYTES: u64 = 64 * 1024;
 
 fn check(name: &str, found: Result<String, (String, &str)>) -> Check {
     let (state, found, advice) = match found {
@@ -135,11 +137,12 @@ async fn taken_by(source: &dyn Store, place: &Place) -> Result<u64, StoreError> 
         "filesystem" => Ok(taken(&Path::new(&place.location).join("queue.rkvs"))),
         "surrealdb-embedded" => Ok(taken(&Path::new(&place.location).join("orchestrator.db"))),
         _ => {
-            let mut records = 0;
+            let mut bytes = 0;
             for table in Table::ALL {
-                records += source.counts(table).await?.iter().map(|count| count.records).sum::<u64>();
+                let size = if table == Table::LogSegment { SEGMENT_BYTES } else { RECORD_BYTES };
+                bytes += size * source.counts(table).await?.iter().map(|count| count.records).sum::<u64>();
             }
-            Ok(records * RECORD_BYTES)
+            Ok(bytes)
         }
     }
 }

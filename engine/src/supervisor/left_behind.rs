@@ -1,7 +1,6 @@
-//! What earlier lives of this engine have left of attempts that are not its own any more, where several engines
-//! share the store.
+//! What earlier lives of this engine have left of attempts that are not its own any more.
 //!
-//! While an engine has no seat, others take its tasks over, or call them off. Its scripts have ended before that,
+//! While an engine has no seat among those that share a store, others take its tasks over, or call them off. Its scripts have ended before that,
 //! unless one was held, or something keeps its runner from ending it. Such a stray is ended when the engine is
 //! back, and until it has ended its task is not begun here; other tasks are. Besides, what an attempt had
 //! printed may not have been shipped when the engine ended.
@@ -21,6 +20,8 @@ use tracing::{Instrument, error, info, info_span, warn};
 use super::{Supervisor, runners};
 use crate::log_segments::{self, Source};
 use crate::logs::blocking;
+use crate::membership::has_had_seat;
+use crate::records::task_key;
 
 /// How long after a vain try to end a stray the next one is made; doubled with each that follows, up to the
 /// bound.
@@ -39,7 +40,7 @@ impl Supervisor {
     /// Looks for what earlier lives have left. To be done before anything new is begun: from here on the tasks
     /// of strays are not given out.
     pub async fn look_behind(&self) -> Vec<LeftBehind> {
-        if self.membership.is_none() {
+        if self.membership.is_none() && !has_had_seat(&self.config.data_dir) {
             return Vec::new();
         }
         // Asked first: what has ended since is not taken for a stray.
@@ -47,10 +48,17 @@ impl Supervisor {
         let attended: HashSet<Source> =
             attended.map(|(task, running)| Source { task, fence: running.fence }).collect();
         let directory = self.config.attempts_dir();
-        let left = blocking(move || Ok(left_behind(&directory, &attended))).await.unwrap_or_else(|error| {
-            error!(%error, "it cannot be told whether old scripts are running");
-            Vec::new()
-        });
+        let mut left =
+            blocking(move || Ok(left_behind(&directory, &attended))).await.unwrap_or_else(|error| {
+                error!(%error, "it cannot be told whether old scripts are running");
+                Vec::new()
+            });
+        if self.membership.is_none() {
+            let stored = join_all(left.iter().map(|left| self.is_stored(left.source.task))).await;
+            let mut stored = stored.into_iter();
+            // Scripts of other records, for which this engine was started by mistake, are not its to end.
+            left.retain(|left| stored.next().unwrap_or_default() && left.is_stray);
+        }
         for Source { task, fence } in left.iter().filter(|left| left.is_stray).map(|left| left.source) {
             warn!(%task, fence, "its script is running, and the task has gone on without it; ending it");
             self.queue.stray_found(task, fence);
@@ -72,6 +80,11 @@ impl Supervisor {
             }
         };
         tokio::join!(join_all(strays), shipped);
+    }
+
+    /// Whether a task is among the records; a storage that cannot tell counts as one that has it.
+    async fn is_stored(&self, task: TaskId) -> bool {
+        !matches!(self.queue.store().get(&task_key(task)).await, Ok(None))
     }
 
     async fn end_stray(&self, source: Source) {
@@ -136,9 +149,10 @@ fn left_behind(attempts: &Path, attended: &HashSet<Source>) -> Vec<LeftBehind> {
     let left = kept.filter_map(|(source, directory)| {
         let is_stray = match Attempt::open(&directory).and_then(|attempt| attempt.state()) {
             Ok(state) => matches!(state, AttemptState::Running { .. }),
+            // Its task waits until it can be told.
             Err(error) => {
                 warn!(task = %source.task, %error, "it cannot be told whether an old script is running");
-                return None;
+                true
             }
         };
         (is_stray || log_segments::is_marked(&directory)).then_some(LeftBehind { source, is_stray })

@@ -169,6 +169,8 @@ impl Options {
                     database.is_some_and(|(_, namespace, _)| namespace == own)
                 }
                 ("surrealdb-database", Some(own)) => database.is_some_and(|(.., database)| database == own),
+                // As whom it has signed in is not told.
+                ("surrealdb-username" | "surrealdb-password-file", _) => database.is_some(),
                 _ => false,
             };
             if !fits {

@@ -54,7 +54,7 @@ fn given(
 
 /// Where the call says that the records are to go.
 pub fn target(engine: &EngineInterface, call: &EvaluatedCall) -> Result<StorageTarget, LabeledError> {
-    let mut target = StorageTarget { storage_type: "filesystem".into(), ..StorageTarget::default() };
+    let mut target = StorageTarget::default();
     for flag in FLAGS {
         let Some(value) = given(engine, call, flag)? else { continue };
         match flag.3 {
@@ -66,6 +66,11 @@ pub fn target(engine: &EngineInterface, call: &EvaluatedCall) -> Result<StorageT
             "username" => target.username = Some(value),
             _ => target.password_file = Some(value),
         }
+    }
+    if target.storage_type.is_empty() {
+        let StorageTarget { url, namespace, database, username, password_file, .. } = &target;
+        let is_server = [url, namespace, database, username, password_file].iter().any(|said| said.is_some());
+        target.storage_type = if is_server { "surrealdb-server" } else { "filesystem" }.into();
     }
     Ok(target)
 }

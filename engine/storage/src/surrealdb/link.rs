@@ -281,12 +281,12 @@ pub(super) async fn dial(url: &str) -> Result<Surreal<Any>, String> {
     let socket = WebsocketConfig::new().max_message_size(MAX_MESSAGE_BYTES);
     let mut config = Config::new().websocket(socket).map_err(words)?;
     let tls = tls::config(url)?;
-    let is_encrypted = tls.is_some();
+    // Over HTTP the library does not say what is wrong with a certificate.
+    let is_silent = tls.is_some() && url.starts_with("https://");
     if let Some(tls) = tls {
         config = config.rustls(tls);
     }
-    surrealdb::engine::any::connect((url, config)).await.map_err(|error| match is_encrypted {
-        // Over HTTP the library does not say that it is that.
+    surrealdb::engine::any::connect((url, config)).await.map_err(|error| match is_silent {
         true => {
             format!("{error} (its certificate must be one that this machine trusts, or SSL_CERT_FILE names)")
         }

@@ -1,15 +1,29 @@
 //! Loss of power at every step, and single failures of the disk.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use orchestrator_storage::filesystem::faulty_disk::{Fault, FaultyDisk};
 use orchestrator_storage::filesystem::{FilesystemOptions, FilesystemStore};
-use orchestrator_storage::{Store, StoreError};
+use orchestrator_storage::{Store, StoreError, StoreResult};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::model::{any_commit, apply};
 use super::support::{Content, content, create, eager, open, task, update};
+
+/// Opens a store that was open a moment ago. A program that another test of this process is just starting has
+/// its lock too, until it has begun.
+fn reopen(directory: &Path, disk: &FaultyDisk) -> StoreResult<FilesystemStore> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match FilesystemStore::open_on(eager(directory), Arc::new(disk.clone())) {
+            Err(StoreError::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
 
 /// One author makes commits until the power fails. What was acknowledged must be there afterwards,
 /// and of the commit that was under way all or nothing.
@@ -45,9 +59,9 @@ async fn live_until_the_power_fails(seed: u64, changes: u64) -> bool {
     disk.lose_power().unwrap();
     // Also the start after it may lose its power, while it repairs.
     disk.cut_power_after(disk.changes() + changes % 5 + 1);
-    drop(FilesystemStore::open_on(eager(directory.path()), Arc::new(disk.clone())));
+    drop(reopen(directory.path(), &disk));
     disk.lose_power().unwrap();
-    let store = match FilesystemStore::open_on(eager(directory.path()), Arc::new(disk)) {
+    let store = match reopen(directory.path(), &disk) {
         Ok(store) => store,
         Err(error) => panic!("seed {seed}, power lost at {changes}: {error}"),
     };
