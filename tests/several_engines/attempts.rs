@@ -469,11 +469,16 @@ async fn the_status_lists_the_engines_and_how_they_are() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let store = store(directory).await;
-    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
-    let b = Member::start(&store, directory, "b", RUNNER, short_times()).await;
-    let c = Member::start(&store, directory, "c", RUNNER, short_times()).await;
-    submit(&a, new_task(directory, SCRIPT, "one")).await;
+    let mut members = Vec::new();
+    for name in ["one", "two", "three"] {
+        members.push(Member::start(&store, directory, name, RUNNER, short_times()).await);
+    }
+    let id = submit(&members[0], new_task(directory, SCRIPT, "one")).await;
     started(directory, 1).await;
+    // Any of them may run it.
+    let claim = task(&members[0], id).await.claim.unwrap();
+    let a = members.remove(members.iter().position(|member| member.name() == claim.engine).unwrap());
+    let [b, c] = <[Member; 2]>::try_from(members).ok().unwrap();
     let names = [a.name(), b.name(), c.name()];
     c.stop().await;
     let engines = b.ask(GetStatus {}).await.unwrap().engines;
