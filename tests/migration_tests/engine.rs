@@ -14,7 +14,7 @@ use orchestrator_protocol::task::TaskStatus;
 use orchestrator_tests::engine::TestEngine;
 use orchestrator_tests::gate::{GATED, gated, has_begun, open_gate};
 use orchestrator_tests::shared::until;
-use orchestrator_tests::wait;
+use orchestrator_tests::{store, wait};
 use serde::de::DeserializeOwned;
 
 const ENGINE: &str = env!("CARGO_BIN_EXE_orchestrator-under-test");
@@ -132,11 +132,12 @@ fn the_program_moves_the_records_of_a_stopped_engine() {
         assert!(validation.is_possible, "{validation:?}");
         assert!(!engine.directory().join("new").exists());
     }
-    let same = refusal(&engine, &["migrate"]);
+    let own = store::backend();
+    let same = refusal(&engine, &["migrate", "--to", own]);
     assert!(same.contains("already"), "{same}");
     let exported: Exported = json(&engine, &["export", "records.jsonl"]);
     let migration: Migration =
-        json(&engine, &["migrate", "--from", "filesystem", "--to", "filesystem", "--target-dir", "new"]);
+        json(&engine, &["migrate", "--from", own, "--to", "filesystem", "--target-dir", "new"]);
     assert_eq!(migration.status, MigrationStatus::Completed);
     assert_eq!(migration.checksum.as_ref(), Some(&exported.checksum));
     let report: StorageReport = json(&engine, &["status"]);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use orchestrator_protocol::frame::{ClientFrame, Decoder, EngineFrame, encode};
 use orchestrator_protocol::hello::Hello;
-use orchestrator_tests::wait;
+use orchestrator_tests::{store, wait};
 use serde_json::json;
 
 use crate::shell::{Running, Shell, bounded};
@@ -104,7 +104,8 @@ fn a_stopped_engine_is_asked_for_where_it_is_configured_to_be() {
     let args = format!("[--max-parallel 3 --storage-dir={}]", there.display());
     assert_eq!(shell.value(&with(&args, "orchestrator start"))["max_parallel"], json!(3));
     shell.text("orchestrator stop");
-    let args = [args, format!("[--storage-type filesystem --storage-dir '{}']", there.display())];
+    let typed = format!("[--storage-type {} --storage-dir '{}']", store::backend(), there.display());
+    let args = [args, typed];
     for args in args {
         let location = shell.value(&with(&args, "orchestrator storage status | get location"));
         assert_eq!(location, json!(there));
