@@ -97,38 +97,45 @@ hold() {
     mv "$dir/status.new" "$dir/status"
 }
 
-# Runs the script in a session of its own, and ends what is left of that. Sets `status`.
+# Runs the script in a session of its own until nothing is left of that. Sets `status`.
 once() {
     out=$1 err=$2
     shift 2
-    setsid "$@" </dev/null >>"$out" 2>>"$err" 9>&- &
+    # Held while the script runs, and let go with this process at the latest.
+    exec 7>"$dir/running"
+    flock 7
+    setsid "$@" </dev/null >>"$out" 2>>"$err" 7>&- 9>&- &
     session=$!
     echo "$session" >"$dir/session"
-    end_late "$session" >/dev/null 2>&1 9>&- &
-    timer=$!
+    (
+        exec 7>&- 9>&-
+        see_out "$session"
+    ) >/dev/null 2>&1 &
+    keeper=$!
     wait "$session"
     status="exit $?"
-    left=$LEAVE_DS
-    while [ "$left" -gt 0 ] && [ ! -e "$dir/ended" ] && session_has "$session"; do
-        left=$((left - 1))
-        sleep 0.1
-    done
-    kill -s TERM "$timer" 2>/dev/null
-    sweep "$session" "$LEFTOVER_GRACE_DS"
+    exec 7>&-
+    wait "$keeper"
     [ ! -e "$dir/ended" ] || status=$(cat "$dir/ended")
 }
 
-# Ends a session when its time is over. Told to end, it takes its own clock with it.
-end_late() {
-    clock=
-    trap '[ -z "$clock" ] || kill "$clock"; exit 0' TERM
-    sleep "$limit" &
-    clock=$!
-    wait "$clock"
-    # From here on the session is ended, whatever comes.
-    trap '' TERM
-    echo timed-out >"$dir/ended"
-    sweep "$1" "$GRACE_DS"
+# Ends a session when its time is over, and what is left of it when its script has ended. The clock waits
+# for the script's lock and so ends with it: one that has to be ended can be missed as it starts.
+see_out() {
+    if ! timeout "$limit" flock "$dir/running" true; then
+        echo timed-out >"$dir/ended"
+        # A script that has not become a session yet is found the next time.
+        until flock -n "$dir/running" true; do
+            sweep "$1" "$GRACE_DS"
+            sleep 0.1
+        done
+    fi
+    left=$LEAVE_DS
+    while [ "$left" -gt 0 ] && [ ! -e "$dir/ended" ] && session_has "$1"; do
+        left=$((left - 1))
+        sleep 0.1
+    done
+    sweep "$1" "$LEFTOVER_GRACE_DS"
 }
 
 # Runs a script again and again until it succeeds, and keeps what it has printed last.
