@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use orchestrator_protocol::task::{Program, Task, Work};
+use orchestrator_protocol::task::{Action, Program, Task, Work};
 use orchestrator_protocol::{Error, name};
 
 /// How labels begin that users cannot give.
@@ -40,12 +40,15 @@ pub fn check(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds what a new task requires by itself: a call of the provisioning program the same program as here.
+/// Adds what a new task requires by itself: a call of the provisioning program the same program as here, and so
+/// does what adds the calls that a plan of it asks for.
 pub fn add_implicit(task: &mut Task, own: &BTreeMap<String, String>) {
-    if let Work::Command(command) = &task.work
-        && let Program::Worker(_) = &command.program
-        && let Some(digest) = own.get(WORKER)
-    {
+    let is_of_worker = match &task.work {
+        Work::Command(command) => matches!(command.program, Program::Worker(_)),
+        Work::Action(action) => matches!(action, Action::AddTasks { .. }),
+        Work::Workflow(_) => false,
+    };
+    if is_of_worker && let Some(digest) = own.get(WORKER) {
         task.requires.insert(WORKER.to_owned(), digest.clone());
     }
 }

@@ -220,9 +220,17 @@ async fn is_elsewhere(
         (&other.host, &other.boot_id, &other.data_dir) == (&about.host, &about.boot_id, &about.data_dir)
     };
     let Some(before) = read().await?.filter(|lease| !here(&lease.about)) else { return Ok(false) };
-    tokio::time::sleep(times.renew * 2).await;
-    let now = read().await?;
-    Ok(now.is_some_and(|now| now.life == before.life && now.counter != before.counter))
+    let deadline = Instant::now() + times.lost;
+    loop {
+        let Some(now) = read().await?.filter(|now| now.life == before.life) else { return Ok(false) };
+        if now.counter != before.counter {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(times.renew / 2).await;
+    }
 }
 
 fn seat_is_taken(member: &str) -> Error {

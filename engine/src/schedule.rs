@@ -199,6 +199,11 @@ impl Schedule {
         }
     }
 
+    /// The tasks that pending ones wait for.
+    pub fn waited_for(&self) -> impl Iterator<Item = TaskId> {
+        self.dependents.keys().copied()
+    }
+
     /// The pending tasks that wait for a task.
     pub fn dependents(&self, dependency: TaskId) -> Vec<TaskId> {
         let mut dependents: Vec<_> =

@@ -65,6 +65,17 @@ echo "start $NAME $ORCHESTRATOR_FENCE $$" >> history
 while [ ! -e open ]; do sleep 0.01; done
 "#;
 
+/// Starts something that leaves its session, and the next time looks whether that is alive.
+const LEAVING: &str = r#"#!/bin/sh
+if [ "$ORCHESTRATOR_FENCE" != 1 ]; then
+    grep -qs '^State:.[^ZX]' "/proc/$(cat left)/status" && : > overlap
+    exit 0
+fi
+setsid sh -c 'echo $$ > left; exec sleep 600' &
+echo $$ > script
+wait
+"#;
+
 /// Prints something at once, and the rest when the gate is open.
 const TWO_PARTS: &str = r#"#!/bin/sh
 echo one
@@ -332,6 +343,36 @@ async fn a_script_that_does_not_end_keeps_its_own_task_waiting_and_no_other() {
     let stuck = ended(&a, stuck).await;
     assert_eq!((stuck.status, stuck.fence), (TaskStatus::Completed, 2));
     no_overlap(directory);
+    a.stop().await;
+}
+
+/// Its runner has died with its engine, so that nobody has ended what it had started when its time was over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_runner_has_left_ends_before_its_engine_begins_the_task_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let id = submit(&a, new_task(directory, LEAVING, "leaving")).await;
+    let written = async |name: &str| {
+        let read = || fs::read_to_string(directory.join(name)).ok()?.trim().parse::<u32>().ok();
+        until("the script to begin", async || read()).await
+    };
+    let (script, left) = (written("script").await, written("left").await);
+    let runner = runner_of(script);
+    a.crash().await;
+    kill_process(process(runner), Signal::KILL).unwrap();
+    let peer = Peer::join_with(&store, directory, "b", short_times(), |_| {}).await;
+    until("the task to be taken over", async || {
+        peer.membership.observe().await.unwrap();
+        peer.queue.take_over().await.unwrap().contains(&id).then_some(())
+    })
+    .await;
+    assert!(is_alive(left));
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let ended = ended(&a, id).await;
+    assert_eq!((ended.status, ended.fence), (TaskStatus::Completed, 2));
+    assert!(!directory.join("overlap").exists());
     a.stop().await;
 }
 

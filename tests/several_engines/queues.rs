@@ -295,6 +295,47 @@ async fn what_the_store_has_forgotten_is_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_waited_for_may_have_ended_unseen() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let peers = peers(directory, 2).await;
+    let [a, b] = [&peers[0], &peers[1]];
+    let tasks = vec![task(directory, "first", &[]), task(directory, "second", &["first"])];
+    submit(&a.queue, tasks, None).await;
+    let first = claim_next(&a.queue).await;
+    in_step(a, b, directory).await;
+    b.store.stall(true);
+    finish(&a.queue, &first, AttemptOutcome::Succeeded).await;
+    b.store.forget_changes();
+    b.store.stall(false);
+    assert_eq!(claim_next(&b.queue).await.task.name, "second");
+}
+
+/// The engine has heard of the end of a workflow, and not yet of that of its tasks, as it goes when there are
+/// many.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tasks_of_a_workflow_that_has_ended_keep_no_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let peers = peers(directory, 2).await;
+    let [a, b] = [&peers[0], &peers[1]];
+    let request = provisioning(directory, &["web-01", "web-02"]);
+    let workflow = a.queue.provision("test", &request).await.unwrap().id.unwrap();
+    in_step(a, b, directory).await;
+    b.stop_following();
+    a.queue.cancel(workflow, "it is not needed").await.unwrap();
+    b.queue.learn_task(workflow).await.unwrap();
+    while let Some(entry) = b.queue.next() {
+        assert!(b.queue.claim(entry).await.unwrap().is_none(), "it has ended");
+    }
+    let next = a.queue.provision("test", &request).await.unwrap();
+    for submitted in &next.tasks {
+        b.queue.learn_task(submitted.id).await.unwrap();
+    }
+    assert_eq!(claim(&b.queue).await.unwrap().task.parent, next.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_task_takes_its_attempts_on_every_engine_along() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
@@ -441,6 +482,22 @@ async fn a_plan_is_carried_out_by_the_program_that_made_it() {
         Peer::join_with(&store, directory, "old", times(), |options| options.labels = digest("1")).await;
     let new =
         Peer::join_with(&store, directory, "new", times(), |options| options.labels = digest("2")).await;
+    let request = provisioning(directory, &["web-01"]);
+    old.queue.provision("test", &request).await.unwrap();
+    in_step(&old, &new, directory).await;
+    assert!(claim(&new.queue).await.is_none());
+    assert_eq!(claim_next(&old.queue).await.task.requires, digest("1"));
+    // Where the plan is yet to be made, what adds its tasks does so with the digest of the same program.
+    let planned = old.queue.provision("test", &provisioning(directory, &[])).await.unwrap();
+    assert!(planned.tasks.len() > 1, "{planned:?}");
+    for submitted in &planned.tasks {
+        let task = old.queue.task(submitted.id).await.unwrap();
+        assert_eq!(task.requires, digest("1"), "{}", task.name);
+    }
+}
+
+/// A request to create servers: all of the settings where none is named.
+fn provisioning(directory: &Path, servers: &[&str]) -> ProvisionRequest {
     let settings = directory.join("settings.yaml");
     std::fs::write(&settings, "servers: []").unwrap();
     let request = serde_json::json!({
@@ -448,13 +505,9 @@ async fn a_plan_is_carried_out_by_the_program_that_made_it() {
         "settings": settings,
         "cwd": directory,
         "operation": "create",
-        "target": { "servers": { "servers": ["web-01"] } },
+        "target": { "servers": { "servers": servers } },
     });
-    let request: ProvisionRequest = serde_json::from_value(request).unwrap();
-    old.queue.provision("test", &request).await.unwrap();
-    in_step(&old, &new, directory).await;
-    assert!(claim(&new.queue).await.is_none());
-    assert_eq!(claim_next(&old.queue).await.task.requires, digest("1"));
+    serde_json::from_value(request).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -264,6 +264,11 @@ impl Peer {
         Self { queue, membership, store, following, keeping }
     }
 
+    /// Stops following what the others do.
+    pub fn stop_following(&self) {
+        self.following.abort();
+    }
+
     /// Stops giving signs of life.
     pub fn fall_silent(&self) {
         self.keeping.abort();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use orchestrator_protocol::Error;
 use orchestrator_protocol::task::TaskId;
 use orchestrator_runner::attempt::{Attempt, AttemptState};
 use tracing::{info, warn};
@@ -24,12 +25,20 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) async fn look_around(queue: Arc<Queue>, membership: Arc<Membership>) {
     let mut interval = tokio::time::interval(membership.times().look());
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut is_failing = false;
+    let (mut is_failing, mut are_told) = (false, true);
     loop {
         interval.tick().await;
         let looked = async {
-            membership.observe().await?;
-            queue.take_over().await
+            if !membership.observe().await?.is_empty() {
+                are_told = false;
+            }
+            queue.take_over().await?;
+            // One of them may have died while it told the tasks of a workflow that they are called off.
+            if !are_told {
+                queue.continue_cancellations().await?;
+                are_told = true;
+            }
+            Ok::<(), Error>(())
         };
         match (looked.await, is_failing) {
             (Err(error), false) => {

@@ -136,7 +136,15 @@ impl Queue {
         let (back, learnt) = match claiming {
             Ok(Claiming::Claimed(..)) => (None, Ok(())),
             // What others have made of it meanwhile was passed over while it was being claimed here.
-            Ok(Claiming::Gone) if self.options.is_shared => (None, self.learn_again(id).await),
+            // Its lock was taken here for a holder that may have ended before that, and will not be heard of again.
+            Ok(Claiming::Gone) if self.options.is_shared => {
+                let learnt = self.learn_again(id).await;
+                let lock = match &entry.lock {
+                    Some(lock) => self.learn_lock(lock).await,
+                    None => Ok(()),
+                };
+                (None, learnt.and(lock))
+            }
             Ok(Claiming::Gone) => (None, Ok(())),
             Ok(Claiming::NotYet(time, revision)) => {
                 (Some(Entry { not_before: Some(time), revision, ..entry }), Ok(()))

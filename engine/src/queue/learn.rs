@@ -190,7 +190,11 @@ impl Queue {
         for (group, slot) in slots {
             self.learn_slot(&group, slot).await?;
         }
-        let mut tasks: HashSet<TaskId> = locked(&self.schedule).ids().collect();
+        // What is waited for as well: it may have ended, and is in no other of these then.
+        let mut tasks: HashSet<TaskId> = {
+            let schedule = locked(&self.schedule);
+            schedule.ids().chain(schedule.waited_for()).collect()
+        };
         tasks.extend(locked(&self.running).keys());
         for status in [TaskStatus::Pending, TaskStatus::Running] {
             self.each(Table::Task, status_filter(status), |record| {

@@ -74,7 +74,7 @@ impl Queue {
     }
 
     /// Workflows whose cancellation was accepted before all of their tasks were told.
-    async fn continue_cancellations(&self) -> Result<(), Error> {
+    pub async fn continue_cancellations(&self) -> Result<(), Error> {
         let mut cancelled = Vec::new();
         for status in [TaskStatus::Pending, TaskStatus::Running] {
             let filter = Filter { kind: Some(TaskKind::Workflow.as_str().into()), ..status_filter(status) };

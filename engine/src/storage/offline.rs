@@ -378,9 +378,20 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
         store.close().await?;
         let store = open(target).await?;
         let settled = settle_target(&*store, &migration, epoch).await;
+        let found = read_state(&*store).await;
         store.close().await?;
         if !settled? {
-            bail!("the records have moved to the {to}, and are not there any more: restore it");
+            match found?.state {
+                StorageState::Sealed { to: on, .. } => bail!(
+                    "the records have moved to the {to}, and from there to the {on}: move them from there with --from"
+                ),
+                StorageState::Migrating { from, .. } | StorageState::Ready { from, .. } => bail!(
+                    "the records have moved to the {to}, which is being filled with those of the {from} now: look there"
+                ),
+                StorageState::Active { .. } => {
+                    bail!("the records have moved to the {to}, which was made anew since: restore it")
+                }
+            }
         }
         id = migration.parse().unwrap_or(id);
         return Ok(ended(id, started_at, source, target));

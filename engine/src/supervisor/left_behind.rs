@@ -32,7 +32,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct LeftBehind {
     source: Source,
-    /// Whether its runner is alive. Else there is only output to be shipped.
+    /// Whether something of it may run. Else there is only output to be shipped.
     is_stray: bool,
 }
 
@@ -60,7 +60,7 @@ impl Supervisor {
             left.retain(|left| stored.next().unwrap_or_default() && left.is_stray);
         }
         for Source { task, fence } in left.iter().filter(|left| left.is_stray).map(|left| left.source) {
-            warn!(%task, fence, "its script is running, and the task has gone on without it; ending it");
+            warn!(%task, fence, "its script may be running, and the task has gone on without it; ending it");
             self.queue.stray_found(task, fence);
         }
         left
@@ -148,7 +148,10 @@ fn left_behind(attempts: &Path, attended: &HashSet<Source>) -> Vec<LeftBehind> {
     let kept = kept(attempts).into_iter().filter(|(source, _)| !attended.contains(source));
     let left = kept.filter_map(|(source, directory)| {
         let is_stray = match Attempt::open(&directory).and_then(|attempt| attempt.state()) {
-            Ok(state) => matches!(state, AttemptState::Running { .. }),
+            Ok(AttemptState::Running { .. }) => true,
+            // What it started may live on where its runner did not; once all is shipped that has been seen to.
+            Ok(AttemptState::Lost { .. }) => log_segments::is_marked(&directory),
+            Ok(_) => false,
             // Its task waits until it can be told.
             Err(error) => {
                 warn!(task = %source.task, %error, "it cannot be told whether an old script is running");

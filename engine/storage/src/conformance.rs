@@ -98,6 +98,7 @@ cases![
     listing::every_filter_picks_its_records,
     listing::filters_are_combined,
     listing::a_filter_finds_a_few_among_many,
+    listing::a_record_that_changes_its_state_meanwhile_is_listed_once,
     listing::limits_are_checked,
     listing::counts_are_kept,
     watching::changes_come_in_order,

@@ -344,6 +344,10 @@ async fn seal(source: &dyn Store, plan: &Plan, ends: &Ends) -> Result<(), Migrat
             Ok(found) if found.state == sealed => {
                 write_state(source, &found, &sealed).await.map(drop).map_err(MigrationError::Unknown)
             }
+            Ok(HeldState { state: StorageState::Active { .. }, .. }) => Err(MigrationError::NotAlone(
+                "another engine has begun to work on the records meanwhile: stop it and begin again"
+                    .to_owned(),
+            )),
             Ok(_) => Err(MigrationError::Source(first)),
             Err(error) => Err(MigrationError::Unknown(error)),
         },

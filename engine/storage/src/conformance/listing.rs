@@ -168,6 +168,38 @@ pub(super) async fn a_filter_finds_a_few_among_many(harness: Arc<dyn Harness>) {
     assert!(all.is_sorted_by(|a, b| a.key.id < b.key.id));
 }
 
+pub(super) async fn a_record_that_changes_its_state_meanwhile_is_listed_once(harness: Arc<dyn Harness>) {
+    const CHANGES: u64 = 200;
+    let store = harness.open().await;
+    let filler = |n: u64| {
+        put(&task(&format!("x{n:03}")), Expect::Absent, fields(["P", "R"][n as usize % 2], "g"), "1")
+    };
+    store.commit((0..100).map(filler).collect()).await.unwrap();
+    let key = task("a");
+    store.commit(vec![put(&key, Expect::Absent, fields("P", "g"), "1")]).await.unwrap();
+    let changing = async {
+        for revision in 1..=CHANGES {
+            let status = ["P", "R"][revision as usize % 2];
+            store
+                .commit(vec![put(&key, Expect::Revision(revision), fields(status, "g"), "1")])
+                .await
+                .unwrap();
+        }
+    };
+    let listing = async {
+        let filter = Filter { statuses: vec!["P".into(), "R".into()], ..Filter::default() };
+        let query = Query { limit: 200, ..query(filter, Order::OldestFirst) };
+        loop {
+            let records = store.list(&query).await.unwrap().records;
+            assert_eq!(records.iter().filter(|record| record.key == key).count(), 1);
+            if records[0].revision > CHANGES {
+                break;
+            }
+        }
+    };
+    tokio::join!(changing, listing);
+}
+
 pub(super) async fn limits_are_checked(harness: Arc<dyn Harness>) {
     let store = harness.open().await;
     for (limit, valid) in [(0, false), (1, true), (10_000, true), (10_001, false)] {

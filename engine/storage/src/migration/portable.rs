@@ -130,11 +130,12 @@ const DIGITS: usize = 8;
 /// Those of the store, which must be the truth, and of the file. A file of that name is not overwritten.
 pub async fn export(store: &dyn Store, path: &Path, steering: &Steering) -> Result<Moved, PortableError> {
     let file_error = |source| PortableError::File { path: path.to_owned(), source };
-    let epoch = match read_state(store).await.map_err(MigrationError::Source)?.state {
-        StorageState::Active { epoch } => epoch,
-        StorageState::Sealed { to, .. } => return Err(MigrationError::SourceSealed { to }.into()),
+    let held = read_state(store).await.map_err(MigrationError::Source)?;
+    let epoch = match &held.state {
+        StorageState::Active { epoch } => *epoch,
+        StorageState::Sealed { to, .. } => return Err(MigrationError::SourceSealed { to: to.clone() }.into()),
         StorageState::Migrating { from, .. } | StorageState::Ready { from, .. } => {
-            return Err(MigrationError::SourceIncomplete { from }.into());
+            return Err(MigrationError::SourceIncomplete { from: from.clone() }.into());
         }
     };
     if path.symlink_metadata().is_ok() {
@@ -151,6 +152,16 @@ pub async fn export(store: &dyn Store, path: &Path, steering: &Steering) -> Resu
     let written = match file {
         Ok(file) => write_records(store, epoch, file, path, steering).await,
         Err(error) => Err(file_error(error)),
+    };
+    // An engine that begins to work on the records writes their state anew, and its changes need not show in
+    // how many there are.
+    let written = match (written, read_state(store).await) {
+        (Ok(_), Ok(now)) if now.expect != held.expect => Err(MigrationError::NotAlone(
+            "an engine has begun to work on the records meanwhile: stop it and begin again".to_owned(),
+        )
+        .into()),
+        (Ok(_), Err(error)) => Err(MigrationError::Source(error).into()),
+        (written, _) => written,
     };
     let moved = match written {
         Ok(moved) => moved,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::MigrationError;
-use super::state::{Epoch, HeldState, StorageState, state_key, write_state};
+use super::state::{Epoch, HeldState, StorageState, read_state, state_key, write_state};
 use crate::record::{Change, Expect, Operation};
 use crate::store::{Store, StoreError};
 
@@ -33,9 +33,13 @@ fn failed(error: StoreError) -> MigrationError {
     }
 }
 
-/// Whether the same may succeed later on: not in a store that must be opened again first.
+/// Whether the same may succeed later on: not in a store that must be opened again first, or that somebody
+/// else has.
 pub(super) fn may_pass(error: &MigrationError) -> bool {
-    !matches!(error, MigrationError::Target(StoreError::Failed { .. } | StoreError::Closed))
+    !matches!(
+        error,
+        MigrationError::TargetLost | MigrationError::Target(StoreError::Failed { .. } | StoreError::Closed)
+    )
 }
 
 impl<'s> Target<'s> {
@@ -82,8 +86,16 @@ impl<'s> Target<'s> {
     /// Makes a store that is ready the truth, once its source is sealed.
     pub(super) async fn activate(&mut self, epoch: Epoch) -> Result<(), MigrationError> {
         match self.mark(StorageState::Active { epoch }).await {
-            // Whoever has opened it meanwhile was quicker.
-            Err(MigrationError::TargetLost) => Ok(()),
+            Err(MigrationError::TargetLost) => match read_state(self.store).await.map(|held| held.state) {
+                // Whoever has opened it meanwhile was quicker.
+                Ok(StorageState::Active { epoch: found } | StorageState::Sealed { epoch: found, .. })
+                    if found >= epoch =>
+                {
+                    Ok(())
+                }
+                Ok(_) => Err(MigrationError::TargetLost),
+                Err(error) => Err(MigrationError::Target(error)),
+            },
             marked => marked,
         }
     }

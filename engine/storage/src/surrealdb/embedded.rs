@@ -129,12 +129,13 @@ impl Embedded {
     }
 }
 
-/// Whether a start has failed because somebody has the directory.
+/// Whether a start has failed because somebody has the directory. The name of the lock's file alone tells
+/// nothing: it is also in what is said when the file cannot be opened.
 fn is_lock(reason: &str) -> bool {
-    reason.contains("LOCK")
+    reason.contains("While lock file") || is_own_lock(reason)
 }
 
 /// Whether that is this process.
 fn is_own_lock(reason: &str) -> bool {
-    is_lock(reason) && reason.contains("lock hold by current process")
+    reason.contains("lock hold by current process")
 }

@@ -1,8 +1,9 @@
 //! Pages of a listing, and the counts.
 //!
 //! One index gives records in order; what else a filter asks for is looked for in a window of what the
-//! index gives, so that a page costs the same whatever it finds. Several states are asked for one by one
-//! and merged, because the database would sort all of them.
+//! index gives, so that a page costs the same whatever it finds. Several states are windows of their own,
+//! merged here, because the database would sort all of them; they are read in one transaction, so that a
+//! record that changes its state meanwhile is in one of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,12 +37,23 @@ struct Window {
 
 /// One page.
 pub(super) async fn page(link: &Link, query: &Query) -> Result<Page, Trouble> {
-    let sources = sources(query);
-    let mut windows = Vec::with_capacity(sources.len());
-    for source in sources {
-        windows.push(window(link, query, &source).await?);
+    let mut values = Object::new();
+    let (mut statements, mut results, mut limits) = (String::new(), Vec::new(), Vec::new());
+    for (n, source) in sources(query).iter().enumerate() {
+        let window = select(query, source, n, &mut values);
+        statements += &window.statements;
+        results.push(window.result);
+        limits.push(window.limit);
     }
-    Ok(merge(windows, query))
+    let text = format!("{{ {statements} RETURN [{}]; }}", results.join(", "));
+    let Value::Array(answers) = link.read(&text, values).await? else { return Err(broken()) };
+    let answers = answers.into_vec().into_iter().zip(limits);
+    let windows = answers.map(|(answer, limit)| window(query, answer, limit));
+    Ok(merge(windows.collect::<Result<_, _>>()?, query))
+}
+
+fn broken() -> Trouble {
+    Trouble::Refused("a page is not what it should be".to_owned())
 }
 
 /// The sources whose records together are those that the filter can find.
@@ -109,23 +121,32 @@ fn rest(query: &Query, source: &Source, values: &mut Object) -> String {
     conditions.join(" AND ")
 }
 
-/// Asks a source for its records after the cursor.
-async fn window(link: &Link, query: &Query, source: &Source) -> Result<Window, Trouble> {
-    let mut values = Object::new();
-    let conditions = rest(query, source, &mut values);
+/// How a source is asked for a window of its records.
+struct Select {
+    statements: String,
+    /// An expression of what the statements have found.
+    result: String,
+    /// How many records are looked at, at most.
+    limit: usize,
+}
+
+/// How the source of this number is asked for its records after the cursor.
+fn select(query: &Query, source: &Source, n: usize, values: &mut Object) -> Select {
+    let conditions = rest(query, source, values);
     // One more than is wanted tells whether there is more.
     let wanted = query.limit + 1;
     let limit = if conditions.is_empty() { wanted } else { wanted.max(WINDOW) };
     let table = table_name(query.table);
+    let driver = format!("driver{n}");
     let (what, table, condition) = match source {
         Source::All => ("*", table, "every = 0".to_owned()),
         Source::Column(column, value) => {
-            values.insert("driver", Value::String((**value).to_owned()));
-            ("*", table, format!("{column} = $driver"))
+            values.insert(driver.clone(), Value::String((**value).to_owned()));
+            ("*", table, format!("{column} = ${driver}"))
         }
         Source::Label(word) => {
-            values.insert("driver", Value::String(word.clone()));
-            ("key, rec", "label", "word = $driver".to_owned())
+            values.insert(driver.clone(), Value::String(word.clone()));
+            ("key, rec", "label", format!("word = ${driver}"))
         }
     };
     let (beyond, direction) = match query.order {
@@ -140,15 +161,18 @@ async fn window(link: &Link, query: &Query, source: &Source) -> Result<Window, T
     }
     // The limit is text, because a bound one is not pushed down to the index.
     let _ = write!(select, " ORDER BY key {direction} LIMIT {limit}");
-    let select = match source {
-        Source::Label(_) => format!("LET $l = ({select}); LET $w = (SELECT * FROM $l.rec)"),
-        _ => format!("LET $w = ({select})"),
+    let w = format!("$w{n}");
+    let statements = match source {
+        Source::Label(_) => format!("LET $l{n} = ({select}); LET {w} = (SELECT * FROM $l{n}.rec);"),
+        _ => format!("LET {w} = ({select});"),
     };
-    let found = if conditions.is_empty() { "$w".to_owned() } else { format!("$w[WHERE {conditions}]") };
-    let text =
-        format!("{{ {select}; RETURN {{ n: array::len($w), last: array::last($w).key, rows: {found} }}; }}");
-    let answer = link.read(&text, values).await?;
-    let broken = || Trouble::Refused("a page is not what it should be".to_owned());
+    let found = if conditions.is_empty() { w.clone() } else { format!("{w}[WHERE {conditions}]") };
+    let result = format!("{{ n: array::len({w}), last: array::last({w}).key, rows: {found} }}");
+    Select { statements, result, limit }
+}
+
+/// What a source has given that was asked for so many records.
+fn window(query: &Query, answer: Value, limit: usize) -> Result<Window, Trouble> {
     let Value::Object(answer) = answer else { return Err(broken()) };
     let mut answer = answer.into_inner();
     let Some(Value::Array(rows)) = answer.remove("rows") else { return Err(broken()) };
