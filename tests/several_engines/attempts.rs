@@ -346,13 +346,14 @@ async fn a_script_that_does_not_end_keeps_its_own_task_waiting_and_no_other() {
     a.stop().await;
 }
 
-/// Its runner has died with its engine, so that nobody has ended what it had started when its time was over.
+/// Its runner has died while its engine was away, so that nobody has ended what the script had started when
+/// its time was over.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_runner_has_left_ends_before_its_engine_begins_the_task_anew() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let store = store(directory).await;
-    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
     let id = submit(&a, new_task(directory, LEAVING, "leaving")).await;
     let written = async |name: &str| {
         let read = || fs::read_to_string(directory.join(name)).ok()?.trim().parse::<u32>().ok();
@@ -360,7 +361,7 @@ async fn what_a_dead_runner_has_left_ends_before_its_engine_begins_the_task_anew
     };
     let (script, left) = (written("script").await, written("left").await);
     let runner = runner_of(script);
-    a.crash().await;
+    a.stop().await;
     kill_process(process(runner), Signal::KILL).unwrap();
     let peer = Peer::join_with(&store, directory, "b", short_times(), |_| {}).await;
     until("the task to be taken over", async || {
@@ -369,7 +370,7 @@ async fn what_a_dead_runner_has_left_ends_before_its_engine_begins_the_task_anew
     })
     .await;
     assert!(is_alive(left));
-    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    let a = Member::start(&store, directory, "a", RUNNER, LeaseTimes::default()).await;
     let ended = ended(&a, id).await;
     assert_eq!((ended.status, ended.fence), (TaskStatus::Completed, 2));
     assert!(!directory.join("overlap").exists());
