@@ -150,6 +150,14 @@ fn the_program_moves_the_records_of_a_stopped_engine() {
     engine.start();
     assert_eq!(engine.task(id).status, TaskStatus::Completed);
     engine.terminate();
+    // Once they have moved on, it says where to.
+    let onward = ["migrate", "--from", "filesystem", "--source-dir", "new", "--target-dir", "onward"];
+    let onward: Migration = json(&engine, &onward);
+    let moved_on = refusal(&engine, &["migrate", "--target-dir", "new"]);
+    assert!(
+        moved_on.contains(&format!("and from there to the filesystem in {}", onward.to.location)),
+        "{moved_on}"
+    );
     // From the file the same tasks come to a third place.
     let imported: Exported = json(&engine, &["import", "records.jsonl", "--target-dir", "third"]);
     assert_eq!((imported.records, imported.checksum), (exported.records, exported.checksum));

@@ -1,13 +1,15 @@
 //! Portable files.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use orchestrator_storage::Store;
 use orchestrator_storage::migration::portable::{PortableError, check, export, import};
-use orchestrator_storage::migration::state::{StorageState, read_state};
+use orchestrator_storage::migration::state::{StorageState, read_state, write_state};
 use orchestrator_storage::migration::{MigrationError, Steering};
 
-use crate::stores::{Mortal, Power, content, counted, fill, open};
+use crate::stores::{Hooked, Mortal, Power, content, counted, fill, open};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_brings_everything_to_another_store() {
@@ -33,6 +35,32 @@ async fn a_file_brings_everything_to_another_store() {
     assert!(matches!(&refused, PortableError::File { path, .. } if *path == file), "{refused}");
     let refused = import(&file, &*target, &Steering::default()).await.unwrap_err();
     assert!(matches!(refused, PortableError::Store(MigrationError::TargetNotEmpty { .. })), "{refused}");
+}
+
+/// It changes no number of records.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_into_which_an_engine_begins_to_work_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = open(directory.path());
+    fill(&*source, 20).await;
+    let held = read_state(&*source).await.unwrap();
+    write_state(&*source, &held, &held.state).await.unwrap();
+    let (joining, reads) = (Arc::clone(&source), AtomicU32::new(0));
+    let joined = Hooked::around(Arc::clone(&source) as _, move |_| {
+        let (joining, is_due) = (Arc::clone(&joining), reads.fetch_add(1, Ordering::SeqCst) == 4);
+        Box::pin(async move {
+            if is_due {
+                let held = read_state(&*joining).await?;
+                write_state(&*joining, &held, &held.state).await?;
+            }
+            Ok(())
+        })
+    });
+    let file = directory.path().join("records.jsonl");
+    let refused = export(&*joined, &file, &Steering::default()).await.unwrap_err();
+    assert!(matches!(refused, PortableError::Store(MigrationError::NotAlone(_))), "{refused}");
+    assert!(!file.exists());
+    export(&*source, &file, &Steering::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

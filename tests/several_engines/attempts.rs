@@ -307,6 +307,34 @@ async fn the_script_of_a_task_that_was_called_off_by_force_ends_when_its_engine_
     b.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_goes_on_where_the_engine_that_was_asked_has_died() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let b = Member::start(&store, directory, "b", RUNNER, short_times()).await;
+    let request = SubmitRequest {
+        tasks: vec![new_task(directory, POLITE, "one")],
+        workflow: Some("long".into()),
+        ..SubmitRequest::default()
+    };
+    let submitted = b.ask(request).await.unwrap();
+    let (workflow, child) = (submitted.id.unwrap(), submitted.tasks[0].id);
+    started(directory, 1).await;
+    let a = Peer::join_with(&store, directory, "a", short_times(), |_| {}).await;
+    // It tells the workflow, and comes no further.
+    a.store.stall_at(child.to_string().leak());
+    let queue = Arc::clone(&a.queue);
+    let asked = tokio::spawn(async move { queue.cancel(workflow, "it is not needed").await });
+    a.store.stalled().await;
+    asked.abort();
+    let called_off = task(&b, workflow).await;
+    assert!(called_off.cancel.is_some() && !called_off.status.is_final(), "{called_off:?}");
+    assert!(task(&b, child).await.cancel.is_none());
+    assert_eq!(ended(&b, child).await.status, TaskStatus::Cancelled);
+    b.stop().await;
+}
+
 /// Its runner was stopped, so that nothing could end it, and the task has gone on without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_that_does_not_end_keeps_its_own_task_waiting_and_no_other() {

@@ -72,6 +72,19 @@ async fn a_second_opening_of_a_directory_is_refused() {
     SurrealStore::open_embedded(options()).await.unwrap().close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_cannot_be_opened_is_not_said_to_be_in_use() {
+    if !is_asked_for("surrealdb-embedded") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    // What cannot be opened for writing, not even by root.
+    std::fs::create_dir_all(directory.path().join("orchestrator.db/LOCK")).unwrap();
+    let refused = SurrealStore::open_embedded(EmbeddedOptions::new(directory.path())).await.err().unwrap();
+    assert!(matches!(refused, StoreError::Database { .. }), "{refused}");
+    assert!(refused.to_string().contains("LOCK"), "{refused}");
+}
+
 /// The suite over one transport.
 async fn on_server(scheme: &'static str) {
     if !is_asked_for("surrealdb-server") {
