@@ -389,6 +389,16 @@ impl Membership {
         }
     }
 
+    /// Waits until the last renewal is recent enough for a script to be begun on it. When the storage is back
+    /// after an outage a claim may be acknowledged before a renewal is: a script that was begun then would be
+    /// ended at once.
+    pub async fn renewed(&self) {
+        let margin = self.times.scripts / 2;
+        let mut deadline = self.deadline.subscribe();
+        // The sender lives as long as this does.
+        let _ = deadline.wait_for(|at| Instant::now() + margin <= *at).await;
+    }
+
     /// Renews the lease at intervals, until the seat is lost.
     pub async fn keep(&self) {
         let mut interval = tokio::time::interval(self.times.renew);

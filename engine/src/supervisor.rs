@@ -13,6 +13,7 @@ pub mod left_behind;
 mod runners;
 mod shipping;
 
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,6 +96,15 @@ impl Supervisor {
         }
     }
 
+    /// Waits until the engine's lease is good for what is to begin; breaks off when the engine ends.
+    async fn leased(&self) -> ControlFlow<()> {
+        let Some(membership) = &self.membership else { return ControlFlow::Continue(()) };
+        tokio::select! {
+            () = self.leave.cancelled() => ControlFlow::Break(()),
+            () = membership.renewed() => ControlFlow::Continue(()),
+        }
+    }
+
     /// Where the attempt of a task with a fence is kept.
     fn directory(&self, task: TaskId, fence: u64) -> PathBuf {
         attempt_dir(&self.config, task, fence)
@@ -153,6 +163,9 @@ impl Supervisor {
         action: &Action,
         cancel: CancellationToken,
     ) {
+        if self.leased().await.is_break() {
+            return;
+        }
         let (directory, limit) = (self.directory(task.id, task.fence), self.config.output.max_bytes);
         let log = match blocking(move || ActionLog::create(&directory, limit)).await {
             Ok(log) => log,
@@ -198,11 +211,14 @@ impl Supervisor {
     }
 
     async fn command(&self, task: Task, cancel: CancellationToken) {
+        let lease_file = self.lease_file(&task);
+        if lease_file.is_some() && self.leased().await.is_break() {
+            return;
+        }
         if cancel.is_cancelled() {
             self.finish(&task, Ending::bare(AttemptOutcome::Cancelled, None)).await;
             return;
         }
-        let lease_file = self.lease_file(&task);
         let spec = match self.programs.spec(&task, &self.config) {
             Ok(spec) => Spec { lease_file, ..spec },
             Err(problem) => {
@@ -393,11 +409,11 @@ impl Supervisor {
     }
 
     /// Waits a moment before the next try to store something; breaks off when the engine ends.
-    async fn pause_after(&self, error: &Error, what: &str) -> std::ops::ControlFlow<()> {
+    async fn pause_after(&self, error: &Error, what: &str) -> ControlFlow<()> {
         warn!(%error, "{what}; trying again");
         tokio::select! {
-            () = self.leave.cancelled() => std::ops::ControlFlow::Break(()),
-            () = sleep(COMMIT_PAUSE) => std::ops::ControlFlow::Continue(()),
+            () = self.leave.cancelled() => ControlFlow::Break(()),
+            () = sleep(COMMIT_PAUSE) => ControlFlow::Continue(()),
         }
     }
 }

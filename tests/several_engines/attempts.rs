@@ -249,6 +249,33 @@ async fn an_engine_that_is_back_within_its_lease_goes_on_with_its_scripts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_claimed_after_an_outage_begins_when_the_lease_is_renewed() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    a.store.refuse_renewals(true);
+    a.service.membership.as_ref().unwrap().overdue().await;
+    let waits = submit(&a, new_task(directory, SCRIPT, "waits")).await;
+    let is_claimed = async || (task(&a, waits).await.status == TaskStatus::Running).then_some(());
+    until("the task to be claimed", is_claimed).await;
+    // What goes on through an outage begins in one, too.
+    let held = NewTask { on_engine_loss: Some(OnEngineLoss::Hold), ..new_task(directory, SCRIPT, "held") };
+    let held = submit(&a, held).await;
+    started(directory, 1).await;
+    a.store.refuse_renewals(false);
+    started(directory, 2).await;
+    fs::write(directory.join("open"), "").unwrap();
+    for id in [held, waits] {
+        let task = ended(&a, id).await;
+        assert_eq!((task.status, task.attempt), (TaskStatus::Completed, 1), "{task:?}");
+    }
+    let first = &events(directory)[0];
+    assert!(matches!(first, Event::Start { task, .. } if task == "held"), "{first:?}");
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_held_task_waits_for_its_engine_and_its_script_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();

@@ -36,6 +36,7 @@ pub struct SharedStore {
     forgets: AtomicBool,
     loses_answer: AtomicBool,
     refuses_output: AtomicBool,
+    refuses_renewals: AtomicBool,
     refusals: AtomicU64,
 }
 
@@ -49,6 +50,7 @@ impl SharedStore {
             forgets: AtomicBool::new(false),
             loses_answer: AtomicBool::new(false),
             refuses_output: AtomicBool::new(false),
+            refuses_renewals: AtomicBool::new(false),
             refusals: AtomicU64::new(0),
         })
     }
@@ -87,7 +89,12 @@ impl SharedStore {
         self.refuses_output.store(refuses, Ordering::SeqCst);
     }
 
-    /// How often it has refused that.
+    /// Refuses to renew leases from now on, as a storage that is away does; or renews them again.
+    pub fn refuse_renewals(&self, refuses: bool) {
+        self.refuses_renewals.store(refuses, Ordering::SeqCst);
+    }
+
+    /// How often it has refused what attempts have printed.
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::SeqCst)
     }
@@ -127,12 +134,19 @@ impl Store for SharedStore {
     async fn commit(&self, operations: Vec<Operation>) -> StoreResult<Commit> {
         self.stall_before(&operations);
         self.ready().await;
+        let refuses = |reason: &str| {
+            Err(StoreError::Away { location: "the store".to_owned(), reason: reason.to_owned() })
+        };
         if self.refuses_output.load(Ordering::SeqCst)
             && operations.iter().any(|operation| operation.key.table == Table::LogSegment)
         {
             self.refusals.fetch_add(1, Ordering::SeqCst);
-            let (location, reason) = ("the store".to_owned(), "it takes no output".to_owned());
-            return Err(StoreError::Away { location, reason });
+            return refuses("it takes no output");
+        }
+        if self.refuses_renewals.load(Ordering::SeqCst)
+            && operations.iter().any(|operation| operation.key.id.ends_with("/lease"))
+        {
+            return refuses("it renews no lease");
         }
         let commit = self.inner.commit(operations).await;
         if self.loses_answer.swap(false, Ordering::SeqCst) {
