@@ -247,7 +247,7 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
                 warn!(from = %here, to = %to, "the records have moved; {advice}");
                 (to, epoch)
             }
-            StorageState::Ready { migration, epoch, from }
+            StorageState::Ready { migration, epoch, from, .. }
                 if is_sealed_by(&config, &from, &migration).await.with_context(|| {
                     format!(
                         "the {here} is the target of a migration that was broken off at its end, and it cannot be \

@@ -344,13 +344,18 @@ async fn a_migration_that_was_overtaken_changes_nothing() {
         let expected = content(&*source).await;
         let view = SharedStore::new(&(target.clone() as Arc<dyn Store>));
         let steering = Arc::new(Steering::default());
-        let mut progress = steering.progress();
-        let first = tokio::spawn({
-            let (source, view, plan) = (source.clone(), view.clone(), plan("first", from.path(), to.path()));
-            async move { migrate(&*source, &*view, &plan, &steering).await }
+        let (held_up, progress, has_come) = (view.clone(), steering.progress(), AtomicBool::new(false));
+        let stalling = Hooked::around(view.clone(), move |_| -> Say {
+            if progress.borrow().phase == moment && !has_come.swap(true, Ordering::SeqCst) {
+                held_up.stall(true);
+            }
+            Box::pin(async { Ok(()) })
         });
-        progress.wait_for(|progress| progress.phase == moment).await.unwrap();
-        view.stall(true);
+        let first = tokio::spawn({
+            let (source, plan) = (source.clone(), plan("first", from.path(), to.path()));
+            async move { migrate(&*source, &*stalling, &plan, &steering).await }
+        });
+        view.stalled().await;
         let second = plan("second", from.path(), to.path());
         migrate(&*source, &*target, &second, &Steering::default()).await.unwrap();
         // An engine works there.
@@ -455,8 +460,8 @@ async fn a_source_of_which_nobody_knows_whether_it_is_sealed_takes_no_commits() 
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let source = open(from.path());
         fill(&*source, 3).await;
-        // Of the source's commits the seal is the first.
-        let mortal = Mortal { inner: source.clone(), power: Power::for_commits(0, made) };
+        // Of the source's commits the first names it, and the seal is the second.
+        let mortal = Mortal { inner: source.clone(), power: Power::for_commits(1, made) };
         let store = Arc::new(SwitchingStore::new(Arc::new(mortal)));
         let moved = store.migrate(open(to.path()), plan("m", from.path(), to.path()), Arc::default()).await;
         assert!(matches!(moved, Err(MigrationError::Unknown(_))), "{moved:?}");

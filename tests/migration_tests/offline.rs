@@ -1,12 +1,13 @@
 //! Stores that nobody else writes to.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use orchestrator_storage::migration::state::{StorageState, read_state};
-use orchestrator_storage::migration::{MigrationError, Phase, Steering, migrate};
-use orchestrator_storage::{Expect, Key, Store, StoreError, Table};
+use orchestrator_storage::migration::{MigrationError, Phase, Steering, migrate, settle_target};
+use orchestrator_storage::{Expect, Key, Operation, Store, StoreError, Table};
 
-use crate::stores::{content, counted, fill, open, place, plan, put};
+use crate::stores::{Hooked, Say, activates, content, counted, fill, open, place, plan, put};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_the_same_on_the_other_side_and_revisions_go_on() {
@@ -57,6 +58,47 @@ async fn states_say_who_is_the_truth_and_the_way_back_is_open() {
     assert_eq!((report.epoch, report.records), (2, before.len() as u64));
     assert!(content(&*source).await == before);
     assert_eq!(read_state(&*source).await.unwrap().state, StorageState::Active { epoch: 2 });
+}
+
+/// Two machines with a store in a directory of the same name: only one of them has filled the target, or is about
+/// to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_of_another_store_of_the_same_name_is_not_touched() {
+    let directories: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [source, namesake, target] = [0, 1, 2].map(|n: usize| open(directories[n].path()));
+    fill(&*source, 5).await;
+    fill(&*namesake, 3).await;
+    let named = |migration: &str| plan(migration, Path::new("/data"), directories[2].path());
+    let refused = async || {
+        let before = content(&*target).await;
+        let state = read_state(&*target).await.unwrap().state;
+        let error = migrate(&*namesake, &*target, &named("n"), &Steering::default()).await.unwrap_err();
+        assert!(
+            matches!(&error, MigrationError::TargetOfNamesake { from } if *from == named("n").from),
+            "{error}"
+        );
+        assert!(content(&*target).await == before);
+        assert_eq!(read_state(&*target).await.unwrap().state, state);
+    };
+    let cancelled = Steering::default();
+    cancelled.cancel();
+    let begun = migrate(&*source, &*target, &named("a"), &cancelled).await;
+    assert!(matches!(begun, Err(MigrationError::Cancelled)));
+    assert!(matches!(read_state(&*target).await.unwrap().state, StorageState::Migrating { .. }));
+    refused().await;
+    // The source is sealed, and the target does not say yet that it is the truth: it is the only copy.
+    let failing = Hooked::around(target.clone(), |operations: &[Operation]| -> Say {
+        let fails = activates(operations);
+        Box::pin(async move { if fails { Err(StoreError::Closed) } else { Ok(()) } })
+    });
+    let moved = migrate(&*source, &*failing, &named("b"), &Steering::default()).await.unwrap();
+    assert!(moved.warning.is_some());
+    assert!(matches!(read_state(&*source).await.unwrap().state, StorageState::Sealed { .. }));
+    assert!(matches!(read_state(&*target).await.unwrap().state, StorageState::Ready { .. }));
+    refused().await;
+    assert!(settle_target(&*target, "b", moved.epoch).await.unwrap());
+    assert!(content(&*target).await == content(&*source).await);
+    assert_eq!(read_state(&*namesake).await.unwrap().state, StorageState::Active { epoch: 0 });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -227,7 +227,8 @@ async fn an_engine_that_joins_while_the_records_move_keeps_them_where_they_are()
     assert_eq!(member.ask(GetTask { id: ours }).await.unwrap().name, "ours");
     // The target has been filled, and no engine takes it for the truth.
     let Plan { migration, from: source, .. } = plan(&from, &to);
-    let ready = StorageState::Ready { migration, epoch: 1, from: source };
+    let id = read_state(&*old).await.unwrap().id;
+    let ready = StorageState::Ready { migration, epoch: 1, from: source, source: id };
     assert_eq!(read_state(&*new).await.unwrap().state, ready);
     assert!(new.get(&task_key(before)).await.unwrap().is_some());
     assert!(new.get(&task_key(ours)).await.unwrap().is_none());

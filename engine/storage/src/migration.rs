@@ -13,6 +13,7 @@
 //!
 //! | step | where | what | what it means to whoever opens |
 //! |---|---|---|---|
+//! | 0 | source | its identity, where it has none | nothing: from it a target knows whose it is |
 //! | 1 | target | `migrating m, e + 1, from source` | the target refuses: it is not whole |
 //! | 2 | target | the records, compared one by one; both sums are equal | the same |
 //! | 3 | target | `ready m, e + 1, from source` | the target asks its source, and refuses unless 4 has happened |
@@ -22,21 +23,22 @@
 //! Before 4 the source is not sealed, so it is the truth; the target is `migrating` or `ready`, and
 //! neither starts. From 4 on the source is sealed and never starts again; its seal names the target, and
 //! the target is `ready` with the same identifier, which together mean `active`. So a crash after
-//! 1, 2 or 3 leaves the source, and a migration to the same target goes on where the other broke off: it
-//! puts right what differs, whatever is there. A crash after 4 leaves the target: who opens it, or
-//! follows the seal to it, does step 5 ([`settle_target`]). Step 5 itself may fail where 4 has not: it is tried
-//! again for some time, and as long as it has not succeeded the source is needed, since it alone says that the
-//! target is the truth. Step 4 expects the state that was read
-//! before step 1, so of two migrations of a store one seals it. When the outcome of step 4 is unknown,
-//! the source is asked; and where it says that it is not sealed, its state is written once more as it
-//! was, with the same expectation, so that a seal that is still on its way can never arrive.
+//! 1, 2 or 3 leaves the source, and a migration of it to the same target goes on where the other broke off:
+//! it puts right what differs, whatever is there. One of another source, in a directory of the same name on
+//! another machine, does not: it cannot know that 4 has not happened there. A crash after 4 leaves the
+//! target: who opens it, or follows the seal to it, does step 5 ([`settle_target`]). Step 5 itself may fail
+//! where 4 has not: it is tried again for some time, and as long as it has not succeeded the source is
+//! needed, since it alone says that the target is the truth. Step 4 expects the state that was read before
+//! step 1, or written in step 0, so of two migrations of a store one seals it. When the outcome of step 4 is
+//! unknown, the source is asked; and where it says that it is not sealed, its state is written once more as
+//! it was, with the same expectation, so that a seal that is still on its way can never arrive.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::record::Key;
+use crate::record::{Expect, Key};
 use crate::store::{Store, StoreError};
 
 mod catch_up;
@@ -84,6 +86,15 @@ pub enum MigrationError {
     #[error("the target is the unfinished target of another migration: from {from}")]
     TargetTaken {
         /// Of which.
+        from: Place,
+    },
+    /// The target belongs to the unfinished migration of another store with the name of the source.
+    #[error(
+        "the target is the unfinished target of another storage, {from} as well: on another machine, or here before \
+         it was made anew"
+    )]
+    TargetOfNamesake {
+        /// Its name.
         from: Place,
     },
     /// The target was left behind by other records, which are elsewhere.
@@ -293,10 +304,13 @@ pub async fn inspect(source: &dyn Store, target: &dyn Store, plan: &Plan) -> Res
             0 => false,
             records => return Err(MigrationError::TargetNotEmpty { records }),
         },
-        StorageState::Migrating { from, .. } | StorageState::Ready { from, .. } => match from == plan.from {
-            true => true,
-            false => return Err(MigrationError::TargetTaken { from }),
-        },
+        StorageState::Migrating { from, source: of, .. } | StorageState::Ready { from, source: of, .. } => {
+            match (from == plan.from, of == held.id) {
+                (true, true) => true,
+                (true, false) => return Err(MigrationError::TargetOfNamesake { from }),
+                (false, _) => return Err(MigrationError::TargetTaken { from }),
+            }
+        }
         // What this very source has left behind when it moved: it moves back.
         StorageState::Sealed { to, epoch: left, .. } => match to == plan.from {
             true if epoch < left => return Err(MigrationError::SourceReplaced),
@@ -307,13 +321,43 @@ pub async fn inspect(source: &dyn Store, target: &dyn Store, plan: &Plan) -> Res
     Ok(Ends { source: held, target: found, epoch: epoch + 1, resumed })
 }
 
+/// Step 0. Gives the source an identity where it has none, from which the target will know whose it is.
+async fn identify(source: &dyn Store, plan: &Plan, ends: &mut Ends) -> Result<(), MigrationError> {
+    if ends.source.id.is_some() {
+        return Ok(());
+    }
+    let named = HeldState { id: Some(plan.migration.clone()), ..ends.source.clone() };
+    let revision = write_state(source, &named, &named.state).await.map_err(|error| match error {
+        StoreError::Conflict { .. } => not_alone(),
+        error => MigrationError::Source(error),
+    })?;
+    ends.source = HeldState { expect: Expect::Revision(revision), ..named };
+    Ok(())
+}
+
+fn not_alone() -> MigrationError {
+    MigrationError::NotAlone(
+        "another engine has begun to work on the records meanwhile: stop it and begin again".to_owned(),
+    )
+}
+
 impl Plan {
-    fn migrating(&self, epoch: Epoch) -> StorageState {
-        StorageState::Migrating { migration: self.migration.clone(), epoch, from: self.from.clone() }
+    fn migrating(&self, ends: &Ends) -> StorageState {
+        StorageState::Migrating {
+            migration: self.migration.clone(),
+            epoch: ends.epoch,
+            from: self.from.clone(),
+            source: ends.source.id.clone(),
+        }
     }
 
-    fn ready(&self, epoch: Epoch) -> StorageState {
-        StorageState::Ready { migration: self.migration.clone(), epoch, from: self.from.clone() }
+    fn ready(&self, ends: &Ends) -> StorageState {
+        StorageState::Ready {
+            migration: self.migration.clone(),
+            epoch: ends.epoch,
+            from: self.from.clone(),
+            source: ends.source.id.clone(),
+        }
     }
 
     fn sealed(&self, epoch: Epoch) -> StorageState {
@@ -344,10 +388,7 @@ async fn seal(source: &dyn Store, plan: &Plan, ends: &Ends) -> Result<(), Migrat
             Ok(found) if found.state == sealed => {
                 write_state(source, &found, &sealed).await.map(drop).map_err(MigrationError::Unknown)
             }
-            Ok(HeldState { state: StorageState::Active { .. }, .. }) => Err(MigrationError::NotAlone(
-                "another engine has begun to work on the records meanwhile: stop it and begin again"
-                    .to_owned(),
-            )),
+            Ok(HeldState { state: StorageState::Active { .. }, .. }) => Err(not_alone()),
             Ok(_) => Err(MigrationError::Source(first)),
             Err(error) => Err(MigrationError::Unknown(error)),
         },
@@ -379,15 +420,16 @@ pub async fn migrate(
     plan: &Plan,
     steering: &Steering,
 ) -> Result<Report, MigrationError> {
-    let ends = inspect(source, target, plan).await?;
-    let target = Target::take(target, ends.target.clone(), plan.migrating(ends.epoch)).await?;
+    let mut ends = inspect(source, target, plan).await?;
+    identify(source, plan, &mut ends).await?;
+    let target = Target::take(target, ends.target.clone(), plan.migrating(&ends)).await?;
     let mut copier = Copier::new(source, target, steering);
     while let Err(error) = bring_over(&mut copier).await {
         copier.begin_anew(error)?;
     }
     steering.check()?;
     steering.enter(Phase::Switching, 0);
-    copier.target.mark(plan.ready(ends.epoch)).await?;
+    copier.target.mark(plan.ready(&ends)).await?;
     seal(source, plan, &ends).await?;
     let warning = copier.target.activate_patiently(ends.epoch).await.err().map(|error| told(&error));
     steering.enter(Phase::Done, copier.target_tally.records);

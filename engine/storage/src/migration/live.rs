@@ -25,7 +25,7 @@ use super::copy::Copier;
 use super::gate::{Closed, Gate};
 use super::state::{Epoch, HeldState, MOVED, StorageState, read_state, state_key};
 use super::target::{Target, may_pass};
-use super::{MigrationError, Phase, Plan, Report, Steering, inspect, seal, settle_target, told};
+use super::{MigrationError, Phase, Plan, Report, Steering, identify, inspect, seal, settle_target, told};
 use crate::record::{Change, Commit, Expect, Key, Operation, Record, Sequence, Table};
 use crate::store::{Changes, Count, Page, Query, Store, StoreError, StoreHealth, StoreResult};
 
@@ -205,9 +205,10 @@ impl SwitchingStore {
         let _only = self.migrating.try_lock().map_err(|_| MigrationError::Busy)?;
         let active = self.active();
         let source = Arc::clone(&active.store);
-        let ends = inspect(&*source, &*target, plan).await?;
+        let mut ends = inspect(&*source, &*target, plan).await?;
+        identify(&*source, plan, &mut ends).await?;
         alone.await?;
-        let filled = Target::take(&*target, ends.target.clone(), plan.migrating(ends.epoch)).await?;
+        let filled = Target::take(&*target, ends.target.clone(), plan.migrating(&ends)).await?;
         let mut copier = Copier::new(&*source, filled, steering);
         let gate = loop {
             match self.bring_over(&mut copier).await {
@@ -217,7 +218,7 @@ impl SwitchingStore {
         };
         let ready = async {
             steering.check()?;
-            copier.target.mark(plan.ready(ends.epoch)).await
+            copier.target.mark(plan.ready(&ends)).await
         };
         gate.in_time(ready).await?;
         if let Err(error) = seal(&*source, plan, &ends).await {

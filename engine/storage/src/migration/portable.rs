@@ -256,7 +256,7 @@ pub async fn import(path: &Path, target: &dyn Store, steering: &Steering) -> Res
     };
     let mut lines = Lines::open(path)?;
     let epoch = lines.epoch;
-    let mark = StorageState::Migrating { migration: "import".into(), epoch, from };
+    let mark = StorageState::Migrating { migration: "import".into(), epoch, from, source: None };
     let mut target = Target::take(target, found, mark).await?;
     if is_begun {
         clear(&target).await?;

@@ -27,6 +27,10 @@ impl fmt::Display for Place {
 /// How often the records have moved before: grows by one with each migration.
 pub type Epoch = u64;
 
+/// Which store it is, wherever it is: the identifier of the first migration of which it was the source. Two
+/// machines may have a store in directories of the same name. A copy of a directory has that of its original.
+pub type StoreId = String;
+
 /// What a store is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case", deny_unknown_fields)]
@@ -44,6 +48,9 @@ pub enum StorageState {
         epoch: Epoch,
         /// Where the records come from, and still are.
         from: Place,
+        /// Which store that is; `None` for a file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<StoreId>,
     },
     /// Whole and verified. The truth as soon as its source is sealed by the same migration, and not
     /// before.
@@ -54,6 +61,9 @@ pub enum StorageState {
         epoch: Epoch,
         /// Where the records come from.
         from: Place,
+        /// Which store that is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<StoreId>,
     },
     /// Left behind: the truth is elsewhere.
     Sealed {
@@ -71,11 +81,22 @@ pub fn state_key() -> Key {
     Key::new(Table::Control, "storage/state")
 }
 
+/// The record.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(flatten)]
+    state: StorageState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<StoreId>,
+}
+
 /// A state as it was read, and what to expect when it is replaced.
 #[derive(Debug, Clone)]
 pub struct HeldState {
     /// What the store is.
     pub state: StorageState,
+    /// Which store it is; `None` until it is the source of a migration. It stays whatever becomes of the state.
+    pub id: Option<StoreId>,
     pub(super) expect: Expect,
 }
 
@@ -85,10 +106,10 @@ pub struct HeldState {
 /// Those of the store; [`StoreError::Corrupt`] for a record that this release does not understand.
 pub async fn read_state(store: &dyn Store) -> StoreResult<HeldState> {
     let Some(record) = store.get(&state_key()).await? else {
-        return Ok(HeldState { state: StorageState::Active { epoch: 0 }, expect: Expect::Absent });
+        return Ok(HeldState { state: StorageState::Active { epoch: 0 }, id: None, expect: Expect::Absent });
     };
     match serde_json::from_str(record.body.get()) {
-        Ok(state) => Ok(HeldState { state, expect: Expect::Revision(record.revision) }),
+        Ok(Stored { state, id }) => Ok(HeldState { state, id, expect: Expect::Revision(record.revision) }),
         Err(error) => Err(StoreError::Corrupt {
             path: store.health().await.location.into(),
             offset: 0,
@@ -97,12 +118,13 @@ pub async fn read_state(store: &dyn Store) -> StoreResult<HeldState> {
     }
 }
 
-/// Replaces the state that was read. Returns the record's revision.
+/// Replaces the state that was read, for the same store. Returns the record's revision.
 ///
 /// # Errors
 /// Those of a commit; [`StoreError::Conflict`] when another came first.
 pub async fn write_state(store: &dyn Store, held: &HeldState, state: &StorageState) -> StoreResult<Revision> {
-    let body = to_raw_value(state)
+    let stored = Stored { state: state.clone(), id: held.id.clone() };
+    let body = to_raw_value(&stored)
         .map_err(|error| StoreError::Invalid { reason: format!("the state cannot be written: {error}") })?;
     let change = Change::Put { fields: Fields::default(), body: body.into() };
     let operation = Operation { key: state_key(), expect: held.expect, change };
@@ -132,3 +154,22 @@ pub async fn renew_state(store: &dyn Store) -> StoreResult<()> {
 
 /// What whoever writes to a store that somebody has sealed is told.
 pub(super) const MOVED: &str = "another engine has moved the records";
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn a_record_says_which_store_it_is_and_nothing_that_is_not_understood() {
+        let stored: Stored = serde_json::from_str(r#"{"state":"active","epoch":2,"id":"m"}"#).unwrap();
+        assert_eq!((stored.state, stored.id.as_deref()), (StorageState::Active { epoch: 2 }, Some("m")));
+        let without: Stored = serde_json::from_str(r#"{"state":"active","epoch":2}"#).unwrap();
+        assert_eq!(without.id, None);
+        assert_eq!(serde_json::to_string(&without).unwrap(), r#"{"state":"active","epoch":2}"#);
+        for unknown in [r#"{"state":"active","epoch":2,"more":1}"#, r#"{"state":"other","epoch":2}"#] {
+            assert!(serde_json::from_str::<Stored>(unknown).is_err(), "{unknown}");
+        }
+    }
+}

@@ -62,7 +62,7 @@ impl<'s> Target<'s> {
     /// Replaces the mark.
     pub(super) async fn mark(&mut self, mark: StorageState) -> Result<(), MigrationError> {
         let revision = write_state(self.store, &self.held, &mark).await.map_err(failed)?;
-        self.held = HeldState { state: mark, expect: Expect::Revision(revision) };
+        self.held = HeldState { state: mark, id: self.held.id.take(), expect: Expect::Revision(revision) };
         Ok(())
     }
 
