@@ -19,7 +19,7 @@ use crate::input::NamedTask;
 use crate::progress::{Line, describe};
 
 /// How long a vanished engine is waited for: as long as a restart takes.
-const RESTART_PATIENCE: Duration = Duration::from_secs(5);
+const RESTART_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How many tasks of a workflow are read at a time.
 const PAGE: usize = 1_000;

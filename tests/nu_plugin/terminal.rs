@@ -1,11 +1,13 @@
 //! The user at the keyboard: Ctrl-C, and the line that shows how far things are.
 
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 
 use orchestrator_tests::wait;
 use serde_json::json;
 
-use crate::shell::{Running, Shell, bounded};
+use crate::shell::{Running, Shell};
 
 #[test]
 fn ctrl_c_stops_following_and_not_the_task() {
@@ -96,8 +98,8 @@ fn the_plugin_ends_with_its_shell_though_it_waits() {
     shell.go();
 }
 
-/// What a terminal is sent when a line runs on it.
-fn on_a_terminal(shell: &Shell, line: &str) -> String {
+/// What a terminal is sent when a line runs on it. As soon as it has been sent `sign`, waiting scripts go on.
+fn on_a_terminal(shell: &Shell, line: &str, sign: &str) -> String {
     let nu = shell.command(line);
     let words: Vec<String> = std::iter::once(nu.get_program())
         .chain(nu.get_args())
@@ -106,17 +108,40 @@ fn on_a_terminal(shell: &Shell, line: &str) -> String {
     let mut terminal = Command::new("script");
     shell.prepare(&mut terminal);
     terminal.args(["-q", "-e", "-c"]).arg(words.join(" ")).arg("/dev/null");
-    let output = bounded(terminal);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let mut terminal = terminal.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut screen = terminal.stdout.take().unwrap();
+    let (sender, pieces) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = screen.read(&mut buffer) {
+            if sender.send(buffer[..read].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut seen = Vec::new();
+    loop {
+        match pieces.recv_timeout(wait::PATIENCE) {
+            Ok(piece) => seen.extend(piece),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs: {:?}", String::from_utf8_lossy(&seen)),
+        }
+        if String::from_utf8_lossy(&seen).contains(sign) {
+            shell.go();
+        }
+    }
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    assert!(terminal.wait().unwrap().success(), "{seen:?}");
+    seen
 }
 
 #[test]
 fn progress_is_shown_on_a_terminal_and_wiped_and_nowhere_else() {
     let Some(shell) = Shell::new() else { return };
-    shell.script("work.nu", "    print '::progress 1/4 pulling image'\n    sleep 300ms");
+    let body = "    print '::progress 1/4 pulling image'\n    while not ('go' | path exists) { sleep 5ms }";
+    shell.script("work.nu", body);
     let line = "(orchestrator task submit work.nu --wait).status";
-    let seen = on_a_terminal(&shell, line);
+    let seen = on_a_terminal(&shell, line, "work: running, 25 %, pulling image");
     assert!(seen.contains("work: running, 25 %, pulling image"), "{seen:?}");
     let after_the_line = seen.rsplit("\x1b[2K").next().unwrap();
     assert_eq!(after_the_line.trim(), "Completed");

@@ -186,14 +186,15 @@ async fn whichever_engines_stall_every_task_completes_and_no_two_attempts_of_one
         members.push(Member::start(&store, directory, name, RUNNER, short_times()).await);
     }
     let names: Vec<String> = (0..24).map(|number| format!("task-{number}")).collect();
-    let tasks = names.iter().map(|name| NewTask {
-        retry: Some(RetryPolicy { max_retries: 20, base_ms: 1, cap_ms: 1 }),
-        ..new_task(directory, SHORT, name)
-    });
-    let request = SubmitRequest { tasks: tasks.collect(), ..SubmitRequest::default() };
-    let submitted = members[0].ask(request).await.unwrap();
-    for (stalled, name) in [(0, "a"), (1, "b")] {
+    let mut submitted = Vec::new();
+    for ((stalled, name), names) in [(0, "a"), (1, "b")].into_iter().zip(names.chunks(12)) {
         let before = starts(directory).len();
+        let tasks = names.iter().map(|name| NewTask {
+            retry: Some(RetryPolicy { max_retries: 20, base_ms: 1, cap_ms: 1 }),
+            ..new_task(directory, SHORT, name)
+        });
+        let request = SubmitRequest { tasks: tasks.collect(), ..SubmitRequest::default() };
+        submitted.extend(members[0].ask(request).await.unwrap().tasks);
         started(directory, before + 1).await;
         let member = members.remove(stalled);
         let id = member.name();
@@ -208,7 +209,7 @@ async fn whichever_engines_stall_every_task_completes_and_no_two_attempts_of_one
         members.insert(stalled, Member::start(&store, directory, name, RUNNER, short_times()).await);
     }
     let mut told = Vec::new();
-    for submitted in &submitted.tasks {
+    for submitted in &submitted {
         let task = ended(&members[0], submitted.id).await;
         told.push(Told {
             task: task.name.clone(),

@@ -39,12 +39,15 @@ async fn status(queue: &Queue, id: TaskId) -> TaskStatus {
 }
 
 /// Waits until an engine has everything in hand that others have committed: a task of its own comes back
-/// from another one.
+/// from another one. What is heard of at once is taken in side by side, and so it is done twice: the second
+/// one is heard of when all is taken in that came with the first.
 pub async fn in_step(from: &Peer, to: &Peer, directory: &Path) {
-    let mut events = to.queue.listen();
-    let marker = submit(&from.queue, vec![task(directory, "marker", &[])], None).await.id.unwrap();
-    from.queue.cancel(marker, "it was only a marker").await.unwrap();
-    while events.next().await.unwrap().id != marker {}
+    for _ in 0..2 {
+        let mut events = to.queue.listen();
+        let marker = submit(&from.queue, vec![task(directory, "marker", &[])], None).await.id.unwrap();
+        from.queue.cancel(marker, "it was only a marker").await.unwrap();
+        while events.next().await.unwrap().id != marker {}
+    }
 }
 
 async fn peers(directory: &Path, count: usize) -> Vec<Peer> {

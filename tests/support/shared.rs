@@ -187,12 +187,12 @@ pub async fn store(directory: &Path) -> Arc<dyn Store> {
     store::open(&directory.join("store")).await
 }
 
-/// Times that make an engine lost after three seconds.
+/// Times that make an engine lost after five seconds.
 pub fn short_times() -> LeaseTimes {
     LeaseTimes {
         renew: Duration::from_millis(200),
-        scripts: Duration::from_millis(1_500),
-        lost: Duration::from_secs(3),
+        scripts: Duration::from_secs(3),
+        lost: Duration::from_secs(5),
     }
 }
 

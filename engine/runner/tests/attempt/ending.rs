@@ -11,7 +11,7 @@ use crate::support::{Case, is_alive, until};
 
 #[test]
 fn a_timeout_ends_everything() {
-    let case = Case::with("sleep 600 & echo $! > child; wait", |spec| spec.timeout_ms = Some(150));
+    let case = Case::with("sleep 600 & echo $! > child; wait", |spec| spec.timeout_ms = Some(3_000));
     let mut runner = case.spawn();
     let child = case.wait_for_pid("child");
     runner.wait().unwrap();
@@ -59,7 +59,7 @@ fn grace_lets_a_script_clean_up() {
 #[test]
 fn what_a_script_leaves_behind_is_ended_and_its_exit_code_kept() {
     let case = Case::with(
-        "setsid sh -c 'echo $$ > detached; echo late; sleep 600' & while [ ! -s detached ]; do sleep 0.01; done; exit 4",
+        "setsid sh -c 'echo late; echo $$ > detached; sleep 600' & while [ ! -s detached ]; do sleep 0.01; done; exit 4",
         |spec| {
             spec.grace_ms = 50;
         },
@@ -129,11 +129,15 @@ fn a_stopped_script_is_ended_too() {
 
 #[test]
 fn waiting_costs_no_time() {
-    let case = Case::with("trap '' TERM; sleep 0.6; cut -d ' ' -f 14,15 /proc/$PPID/stat", |spec| {
-        spec.timeout_ms = Some(20);
-        spec.grace_ms = 30_000;
-    });
-    assert_eq!(case.run().reason, Reason::TimedOut);
+    let script = "trap '' TERM; echo $$ > script; while [ ! -e go ]; do sleep 0.01; done
+        sleep 0.6; cut -d ' ' -f 14,15 /proc/$PPID/stat";
+    let case = Case::with(script, |spec| spec.grace_ms = 30_000);
+    let mut runner = case.spawn();
+    case.wait_for_pid("script");
+    case.attempt.cancel().unwrap();
+    fs::write(case.path("go"), "").unwrap();
+    runner.wait().unwrap();
+    assert_eq!(case.status().reason, Reason::Cancelled);
     let ticks: u64 = case.lines(Stream::Out)[0].split(' ').map(|ticks| ticks.parse::<u64>().unwrap()).sum();
     assert!(ticks <= 10, "the runner used {ticks} hundredths of a second while it waited");
 }
