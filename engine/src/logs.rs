@@ -26,7 +26,7 @@ use crate::supervisor::attempt_dir;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two looks for segments that another engine ships.
 const SEGMENT_INTERVAL: Duration = Duration::from_millis(250);
-/// How long the last segment of an attempt that has ended is waited for.
+/// How long the next segment of an attempt that has ended is waited for.
 const SHIPPING_PATIENCE: Duration = Duration::from_secs(3);
 /// How many items wait for whoever reads them.
 const BUFFER: usize = 256;
@@ -227,6 +227,7 @@ impl Logs {
                 if entries.is_empty() {
                     break;
                 }
+                patience = SHIPPING_PATIENCE;
                 for entry in entries {
                     if matches!(&entry, Entry::Line(line) if !is_wanted(line)) {
                         continue;
