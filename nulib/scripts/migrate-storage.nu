@@ -195,6 +195,9 @@ def ask-end [name: string, kind: string]: record -> record {
     let known = $questions | reduce --fold $given {|row, all|
         let option = $"($name)-($row.option)"
         let answer = if $option in $all { "" } else { ask $row.question }
+        if $row.option == dir and $answer =~ '^\w+://' {
+            error make --unspanned {msg: $"($answer) is the address of a server and no directory", help: "choose surrealdb-server"}
+        }
         if $answer == "" { $all } else { $all | insert $option (if $row.option == dir { $answer | path expand } else { $answer }) }
     }
     let file = $"($name)-password-file"

@@ -58,6 +58,9 @@ export def "test the wizard asks and checks and asks once more" [] {
         check succeeded $no
         check holds $no.stdout $"The records are now in filesystem in ($here)" "Nothing was changed" $to
         check so (not ($to | path exists)) "nothing was changed"
+        let address = $user | wizard "yes\n1\nws://127.0.0.1:8000\n"
+        check same $address.exit_code 1
+        check holds $address.stderr "ws://127.0.0.1:8000 is the address of a server" "choose surrealdb-server"
         let yes = $user | wizard $"yes\nfilesystem\n($to)\nyes\n"
         check succeeded $yes
         check holds $yes.stdout "completed"
