@@ -364,7 +364,7 @@ impl Membership {
     /// The engines of the store, and how each of them is as far as this one has seen.
     pub async fn members(&self) -> Result<Vec<(Member, MemberState)>, Error> {
         let members = members(&*self.store).await?;
-        let observer = self.observing.lock().unwrap_or_else(PoisonError::into_inner);
+        let observer = self.observing();
         let with_state = members.into_iter().map(|member| {
             let state = match (member.is_seated, member.has_left) {
                 (true, _) if !observer.is_lost(&member.id) => MemberState::Alive,
@@ -397,6 +397,20 @@ impl Membership {
         let mut deadline = self.deadline.subscribe();
         // The sender lives as long as this does.
         let _ = deadline.wait_for(|at| Instant::now() + margin <= *at).await;
+    }
+
+    fn is_overdue(&self) -> bool {
+        *self.deadline.borrow() <= Instant::now()
+    }
+
+    /// Looks at the others as if it had never seen them: while this one could not renew its own lease they
+    /// need not have been able to, because the storage was away, or the machine stood still.
+    fn observe_anew(&self) {
+        *self.observing() = Observer::new(self.times.lost);
+    }
+
+    fn observing(&self) -> MutexGuard<'_, Observer> {
+        self.observing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Renews the lease at intervals, until the seat is lost.
@@ -456,6 +470,9 @@ impl Membership {
         let lease = Lease { boot_id: self.about().boot_id.clone(), deadline_ms };
         match lease::write(&self.lease_file, &lease) {
             Ok(()) => {
+                if self.is_overdue() {
+                    self.observe_anew();
+                }
                 self.deadline.send_replace(sent.0 + self.times.scripts);
             }
             // Not renewed, for the runners.
@@ -493,13 +510,16 @@ impl Membership {
     }
 
     /// Looks who of the others is still there, and removes from their seats those who are not. Returns
-    /// whom this one has removed.
+    /// whom this one has removed: nobody while its own lease is overdue.
     pub async fn observe(&self) -> Result<Vec<String>, Error> {
         let asked = Instant::now();
         let seats = Seats::read(&**self.store.inner()).await?;
         let answered = Instant::now();
+        if self.is_overdue() {
+            self.observe_anew();
+        }
         let lost: Vec<String> = {
-            let mut observer = self.observing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut observer = self.observing();
             observer.observe(seats.beats()?, asked.into_std(), answered.into_std());
             let others = seats.taken.keys().filter(|member| **member != self.member);
             others.filter(|member| observer.is_lost(member)).cloned().collect()
@@ -546,5 +566,17 @@ impl Membership {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_have_ended_before_others_begin_them() {
+        let LeaseTimes { renew, scripts, lost } = LeaseTimes::default();
+        assert!(scripts + lease::LOOK + lease::GRACE < lost);
+        assert!(2 * renew <= scripts / 2, "one that is missed keeps nothing from beginning");
     }
 }

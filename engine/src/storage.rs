@@ -240,12 +240,12 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
         let is_target = matches!(state, StorageState::Migrating { .. } | StorageState::Ready { .. });
         // Copies, of what its source must hold too.
         let has_copies = is_target && holds_records(&*store).await?;
-        let (to, epoch) = match state {
+        let (to, epoch, id) = match state {
             StorageState::Active { .. } => return Ok((config, store)),
-            StorageState::Sealed { to, epoch, .. } => {
+            StorageState::Sealed { to, epoch, target, .. } => {
                 let advice = advice(&to);
                 warn!(from = %here, to = %to, "the records have moved; {advice}");
-                (to, epoch)
+                (to, epoch, target)
             }
             StorageState::Ready { migration, epoch, from, .. }
                 if is_sealed_by(&config, &from, &migration).await.with_context(|| {
@@ -259,9 +259,10 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
                 info!(storage = %here, "the migration that ended here is finished");
                 continue;
             }
-            StorageState::Migrating { from, epoch, .. } | StorageState::Ready { from, epoch, .. } => {
+            StorageState::Migrating { from, epoch, source, .. }
+            | StorageState::Ready { from, epoch, source, .. } => {
                 go_back(&config, &here, &from)?;
-                (from, epoch.saturating_sub(1))
+                (from, epoch.saturating_sub(1), source)
             }
         };
         store.close().await?;
@@ -273,13 +274,16 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
             || format!("the records are not in the {here} but in the {to}, which cannot be opened: {advice}");
         config = at(&config, &to)?;
         store = open_existing(&config).await.with_context(cannot)?;
-        let found = read_state(&*store).await.with_context(cannot)?.state;
-        if let StorageState::Active { epoch: found } = found
-            && (found < epoch || has_copies && !holds_records(&*store).await?)
-        {
+        let found = read_state(&*store).await.with_context(cannot)?;
+        let is_another = match found.state {
+            StorageState::Active { epoch: found } if found < epoch => true,
+            StorageState::Active { .. } if has_copies && !holds_records(&*store).await? => true,
+            _ => !found.may_be(id.as_ref()),
+        };
+        if is_another {
             bail!(
-                "the records should be in the {to}, as the {here} says, and are not there: it was made anew since; \
-                 restore it"
+                "the records should be in the {to}, as the {here} says, and are not there: it was made anew since, or \
+                 the one that is meant is on another machine; restore it, or say where the records are"
             );
         }
         been.push(here);

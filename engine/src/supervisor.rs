@@ -96,13 +96,20 @@ impl Supervisor {
         }
     }
 
-    /// Waits until the engine's lease is good for what is to begin; breaks off when the engine ends.
-    async fn leased(&self) -> ControlFlow<()> {
+    /// Waits until the engine's lease is good for a task that is to begin, or the task is called off. Where that
+    /// takes too long the task goes back: another engine may have better luck.
+    async fn leased(&self, task: &Task, cancel: &CancellationToken) -> ControlFlow<()> {
         let Some(membership) = &self.membership else { return ControlFlow::Continue(()) };
         tokio::select! {
-            () = self.leave.cancelled() => ControlFlow::Break(()),
-            () = membership.renewed() => ControlFlow::Continue(()),
+            () = self.leave.cancelled() => return ControlFlow::Break(()),
+            () = cancel.cancelled() => return ControlFlow::Continue(()),
+            () = membership.renewed() => return ControlFlow::Continue(()),
+            () = sleep(membership.times().scripts) => {}
         }
+        warn!("the engine's lease is not renewed; nothing is begun meanwhile");
+        self.queue.hold_back();
+        self.hand_back(task).await;
+        ControlFlow::Break(())
     }
 
     /// Where the attempt of a task with a fence is kept.
@@ -163,7 +170,7 @@ impl Supervisor {
         action: &Action,
         cancel: CancellationToken,
     ) {
-        if self.leased().await.is_break() {
+        if self.leased(task, &cancel).await.is_break() {
             return;
         }
         let (directory, limit) = (self.directory(task.id, task.fence), self.config.output.max_bytes);
@@ -212,7 +219,7 @@ impl Supervisor {
 
     async fn command(&self, task: Task, cancel: CancellationToken) {
         let lease_file = self.lease_file(&task);
-        if lease_file.is_some() && self.leased().await.is_break() {
+        if lease_file.is_some() && self.leased(&task, &cancel).await.is_break() {
             return;
         }
         if cancel.is_cancelled() {

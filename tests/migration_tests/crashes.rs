@@ -186,7 +186,7 @@ async fn an_engine_refuses_where_it_cannot_follow_and_says_what_to_do() {
     let (source, target) = (open(from.path()), open(to.path()));
     let back = plan("back", to.path(), from.path());
     let refused = migrate(&*target, &*source, &back, &Steering::default()).await;
-    assert!(matches!(refused, Err(MigrationError::SourceReplaced)), "{refused:?}");
+    assert!(matches!(refused, Err(MigrationError::SourceReplaced { .. })), "{refused:?}");
     assert!(content(&*source).await.len() > 3, "what was left there is kept");
     source.close().await.unwrap();
     target.close().await.unwrap();

@@ -44,7 +44,10 @@ async fn states_say_who_is_the_truth_and_the_way_back_is_open() {
     let there = plan("there", from.path(), to.path());
     migrate(&*source, &*target, &there, &Steering::default()).await.unwrap();
     let sealed = read_state(&*source).await.unwrap().state;
-    let expected = StorageState::Sealed { migration: "there".into(), epoch: 1, to: place(to.path()) };
+    let target_id = read_state(&*target).await.unwrap().id;
+    assert_eq!(target_id.as_deref(), Some("there/target"));
+    let expected =
+        StorageState::Sealed { migration: "there".into(), epoch: 1, to: place(to.path()), target: target_id };
     assert_eq!(sealed, expected);
     assert_eq!(read_state(&*target).await.unwrap().state, StorageState::Active { epoch: 1 });
     let again = migrate(&*source, &*target, &there, &Steering::default()).await;
@@ -99,6 +102,28 @@ async fn a_target_of_another_store_of_the_same_name_is_not_touched() {
     assert!(settle_target(&*target, "b", moved.epoch).await.unwrap());
     assert!(content(&*target).await == content(&*source).await);
     assert_eq!(read_state(&*namesake).await.unwrap().state, StorageState::Active { epoch: 0 });
+}
+
+/// Nor what was left by records that have moved to a directory of that name: it says where they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_for_another_store_of_the_same_name_is_not_filled() {
+    let directories: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [left, target, before, namesake] = [0, 1, 2, 3].map(|n: usize| open(directories[n].path()));
+    fill(&*left, 5).await;
+    fill(&*before, 3).await;
+    let to_name = |migration: &str, n: usize| plan(migration, directories[n].path(), Path::new("/data"));
+    migrate(&*left, &*target, &to_name("m", 0), &Steering::default()).await.unwrap();
+    // The namesake has moved as often.
+    migrate(&*before, &*namesake, &to_name("n", 2), &Steering::default()).await.unwrap();
+    let back = |migration: &str| plan(migration, Path::new("/data"), directories[0].path());
+    let sealed = read_state(&*left).await.unwrap().state;
+    let error = migrate(&*namesake, &*left, &back("wrong"), &Steering::default()).await.unwrap_err();
+    assert!(matches!(&error, MigrationError::SourceReplaced { to } if *to == back("m").from), "{error}");
+    assert_eq!(read_state(&*left).await.unwrap().state, sealed);
+    // Those that it was left for can come back, and go again.
+    migrate(&*target, &*left, &back("back"), &Steering::default()).await.unwrap();
+    migrate(&*left, &*target, &to_name("again", 0), &Steering::default()).await.unwrap();
+    assert_eq!(read_state(&*target).await.unwrap().state, StorageState::Active { epoch: 3 });
 }
 
 #[tokio::test(flavor = "multi_thread")]

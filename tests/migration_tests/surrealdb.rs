@@ -95,7 +95,12 @@ async fn records_are_the_same_wherever_they_go() {
             assert!(content(&*target).await == before, "{way}");
             assert_eq!(counted(&*target).await, before.len() as u64, "{way}");
             assert_eq!(read_state(&*target).await.unwrap().state, StorageState::Active { epoch: 1 });
-            let sealed = StorageState::Sealed { migration: "m".into(), epoch: 1, to: to.place() };
+            let sealed = StorageState::Sealed {
+                migration: "m".into(),
+                epoch: 1,
+                to: to.place(),
+                target: Some("m/target".into()),
+            };
             assert_eq!(read_state(&*source).await.unwrap().state, sealed, "{way}");
             // Revisions go on where they were.
             let key = Key::new(Table::Task, "00002 \"é\"\n");

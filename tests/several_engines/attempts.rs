@@ -276,6 +276,30 @@ async fn what_is_claimed_after_an_outage_begins_when_the_lease_is_renewed() {
     a.stop().await;
 }
 
+/// An engine whose lease cannot be renewed keeps nothing for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_lease_can_be_called_off_and_goes_back_in_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let store = store(directory).await;
+    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
+    a.store.refuse_renewals(true);
+    a.service.membership.as_ref().unwrap().overdue().await;
+    let waits = submit(&a, new_task(directory, SCRIPT, "waits")).await;
+    let claimed = async || (task(&a, waits).await.status == TaskStatus::Running).then_some(());
+    until("the task to be claimed", claimed).await;
+    a.ask(CancelTask { id: waits, reason: None, force: false }).await.unwrap();
+    assert_eq!(ended(&a, waits).await.status, TaskStatus::Cancelled);
+    assert_eq!(starts(directory), []);
+    let stays = submit(&a, new_task(directory, SCRIPT, "stays")).await;
+    let handed_back = async || {
+        let task = task(&a, stays).await;
+        (task.fence > 0 && task.status == TaskStatus::Pending).then_some(task.attempt)
+    };
+    assert_eq!(until("the task to go back", handed_back).await, 0, "nothing was used up");
+    a.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_task_waits_for_its_engine_and_its_script_goes_on() {
     let directory = tempfile::tempdir().unwrap();

@@ -8,10 +8,18 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{files, identity};
+
+/// Between two looks at the clock by which a lease runs, which goes on while the machine sleeps, when no timer
+/// does.
+pub const LOOK: Duration = Duration::from_millis(250);
+/// What a script whose engine has lost its lease may have to end by itself: less than is left until another
+/// engine may start it again.
+pub const GRACE: Duration = Duration::from_secs(1);
 
 /// What is in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

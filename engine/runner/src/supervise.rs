@@ -36,13 +36,6 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Between two looks for what is left, while it is being ended.
 const LEFTOVER_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Between two looks at the clock by which the engine's lease runs, which goes on while the machine sleeps,
-/// when no timer does.
-const LEASE_INTERVAL: Duration = Duration::from_millis(250);
-/// What a script whose engine has lost its lease may have to end by itself: less than is left until another
-/// engine may start it again.
-const LEASE_GRACE: Duration = Duration::from_secs(1);
-
 /// Runs the attempt of a directory.
 pub fn run(directory: &Path) -> io::Result<ExitCode> {
     let directory = fs::canonicalize(directory)?;
@@ -301,7 +294,7 @@ impl<'a> Supervision<'a> {
 
     fn next_look_at_lease(&self) -> Option<Instant> {
         let left_ms = self.lease_deadline_ms?.saturating_sub(lease::boot_time_ms());
-        Instant::now().checked_add(Duration::from_millis(left_ms).min(LEASE_INTERVAL))
+        Instant::now().checked_add(Duration::from_millis(left_ms).min(lease::LOOK))
     }
 
     /// Ends everything at the deadline of the engine's lease, unless it was renewed since.
@@ -320,7 +313,7 @@ impl<'a> Supervision<'a> {
         let ending = if self.ended.is_some() { Ending::Leftovers } else { Ending::LeaseLost };
         self.end(ending);
         // Also what is being ended for another reason has no more time than this.
-        let at_last = Instant::now() + LEASE_GRACE;
+        let at_last = Instant::now() + lease::GRACE;
         self.kill_at = Some(self.kill_at.map_or(at_last, |kill_at| kill_at.min(at_last)));
     }
 

@@ -372,7 +372,7 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
     let store = open(source).await?;
     let mut id = MigrationId::generate();
     // A migration that was broken off after its moment of change.
-    if let StorageState::Sealed { migration, epoch, to: sealed_to } = read_state(&*store).await?.state
+    if let StorageState::Sealed { migration, epoch, to: sealed_to, .. } = read_state(&*store).await?.state
         && sealed_to == to
     {
         store.close().await?;

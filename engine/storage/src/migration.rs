@@ -13,7 +13,7 @@
 //!
 //! | step | where | what | what it means to whoever opens |
 //! |---|---|---|---|
-//! | 0 | source | its identity, where it has none | nothing: from it a target knows whose it is |
+//! | 0 | source | its identity, where it has none | nothing; each end names the other by its identity |
 //! | 1 | target | `migrating m, e + 1, from source` | the target refuses: it is not whole |
 //! | 2 | target | the records, compared one by one; both sums are equal | the same |
 //! | 3 | target | `ready m, e + 1, from source` | the target asks its source, and refuses unless 4 has happened |
@@ -25,7 +25,8 @@
 //! the target is `ready` with the same identifier, which together mean `active`. So a crash after
 //! 1, 2 or 3 leaves the source, and a migration of it to the same target goes on where the other broke off:
 //! it puts right what differs, whatever is there. One of another source, in a directory of the same name on
-//! another machine, does not: it cannot know that 4 has not happened there. A crash after 4 leaves the
+//! another machine, does not: it cannot know that 4 has not happened there. Nor does it fill what was left by
+//! records that have moved to a directory of that name. A crash after 4 leaves the
 //! target: who opens it, or follows the seal to it, does step 5 ([`settle_target`]). Step 5 itself may fail
 //! where 4 has not: it is tried again for some time, and as long as it has not succeeded the source is
 //! needed, since it alone says that the target is the truth. Step 4 expects the state that was read before
@@ -103,9 +104,15 @@ pub enum MigrationError {
         /// Where they are.
         to: Place,
     },
-    /// The records of the target have moved to the source before, and the source does not hold them any more.
-    #[error("the target has left its records to the source, which has lost them since: it was made anew")]
-    SourceReplaced,
+    /// The records of the target have moved to a store with the name of the source before, which is another one.
+    #[error(
+        "the target is sealed: its records have moved to another storage, {to} as well: on another machine, or here \
+         before it was made anew"
+    )]
+    SourceReplaced {
+        /// Its name.
+        to: Place,
+    },
     /// Another migration, or an engine, has taken the target.
     #[error("the target was taken by another migration or an engine meanwhile")]
     TargetLost,
@@ -305,15 +312,17 @@ pub async fn inspect(source: &dyn Store, target: &dyn Store, plan: &Plan) -> Res
             records => return Err(MigrationError::TargetNotEmpty { records }),
         },
         StorageState::Migrating { from, source: of, .. } | StorageState::Ready { from, source: of, .. } => {
-            match (from == plan.from, of == held.id) {
+            match (from == plan.from, held.may_be(of.as_ref())) {
                 (true, true) => true,
                 (true, false) => return Err(MigrationError::TargetOfNamesake { from }),
                 (false, _) => return Err(MigrationError::TargetTaken { from }),
             }
         }
         // What this very source has left behind when it moved: it moves back.
-        StorageState::Sealed { to, epoch: left, .. } => match to == plan.from {
-            true if epoch < left => return Err(MigrationError::SourceReplaced),
+        StorageState::Sealed { to, epoch: left, target: of, .. } => match to == plan.from {
+            true if epoch < left || !held.may_be(of.as_ref()) => {
+                return Err(MigrationError::SourceReplaced { to });
+            }
             true => true,
             false => return Err(MigrationError::TargetSealed { to }),
         },
@@ -321,12 +330,14 @@ pub async fn inspect(source: &dyn Store, target: &dyn Store, plan: &Plan) -> Res
     Ok(Ends { source: held, target: found, epoch: epoch + 1, resumed })
 }
 
-/// Step 0. Gives the source an identity where it has none, from which the target will know whose it is.
+/// Step 0. Gives both ends an identity where they have none, from which each will know whose it is; the target's
+/// is written with its mark.
 async fn identify(source: &dyn Store, plan: &Plan, ends: &mut Ends) -> Result<(), MigrationError> {
+    ends.target.id.get_or_insert_with(|| format!("{}/target", plan.migration));
     if ends.source.id.is_some() {
         return Ok(());
     }
-    let named = HeldState { id: Some(plan.migration.clone()), ..ends.source.clone() };
+    let named = HeldState { id: Some(format!("{}/source", plan.migration)), ..ends.source.clone() };
     let revision = write_state(source, &named, &named.state).await.map_err(|error| match error {
         StoreError::Conflict { .. } => not_alone(),
         error => MigrationError::Source(error),
@@ -360,15 +371,20 @@ impl Plan {
         }
     }
 
-    fn sealed(&self, epoch: Epoch) -> StorageState {
-        StorageState::Sealed { migration: self.migration.clone(), epoch, to: self.to.clone() }
+    fn sealed(&self, ends: &Ends) -> StorageState {
+        StorageState::Sealed {
+            migration: self.migration.clone(),
+            epoch: ends.epoch,
+            to: self.to.clone(),
+            target: ends.target.id.clone(),
+        }
     }
 }
 
 /// Step 4. When this returns `Ok`, the source is sealed; on [`MigrationError::Unknown`] nobody knows; on
 /// any other error it is not sealed, and never will be by this migration.
 async fn seal(source: &dyn Store, plan: &Plan, ends: &Ends) -> Result<(), MigrationError> {
-    let sealed = plan.sealed(ends.epoch);
+    let sealed = plan.sealed(ends);
     let first = match write_state(source, &ends.source, &sealed).await {
         Ok(_) => return Ok(()),
         Err(error) => error,

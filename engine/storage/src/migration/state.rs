@@ -27,8 +27,8 @@ impl fmt::Display for Place {
 /// How often the records have moved before: grows by one with each migration.
 pub type Epoch = u64;
 
-/// Which store it is, wherever it is: the identifier of the first migration of which it was the source. Two
-/// machines may have a store in directories of the same name. A copy of a directory has that of its original.
+/// Which store it is, wherever it is: two machines may have one in directories of the same name. Named after the
+/// first migration of which it was an end. A copy of a directory has that of its original.
 pub type StoreId = String;
 
 /// What a store is.
@@ -73,6 +73,9 @@ pub enum StorageState {
         epoch: Epoch,
         /// Where that is.
         to: Place,
+        /// Which store that is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<StoreId>,
     },
 }
 
@@ -95,9 +98,16 @@ struct Stored {
 pub struct HeldState {
     /// What the store is.
     pub state: StorageState,
-    /// Which store it is; `None` until it is the source of a migration. It stays whatever becomes of the state.
+    /// Which store it is; `None` until it is an end of a migration. It stays whatever becomes of the state.
     pub id: Option<StoreId>,
     pub(super) expect: Expect,
+}
+
+impl HeldState {
+    /// Whether it is the store that another one names; where that names none it may be.
+    pub fn may_be(&self, id: Option<&StoreId>) -> bool {
+        id.is_none() || self.id.as_ref() == id
+    }
 }
 
 /// Reads what a store is.
