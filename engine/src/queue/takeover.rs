@@ -47,7 +47,7 @@ pub async fn end_leases(store: &dyn Store) -> Result<(), Error> {
 impl Queue {
     /// Ends the attempts of engines that have no seat. Returns the tasks.
     pub async fn take_over(&self) -> Result<Vec<TaskId>, Error> {
-        let mut foreign: Vec<(TaskId, u64, String)> = Vec::new();
+        let mut attempts_by_engine: BTreeMap<String, Vec<(TaskId, u64)>> = BTreeMap::new();
         self.each(Table::Task, status_filter(TaskStatus::Running), |record| {
             let task: Task = records::read(record)?;
             if task.kind() != TaskKind::Workflow
@@ -55,21 +55,32 @@ impl Queue {
                 && claim.is_leased
                 && claim.engine != self.options.engine
             {
-                foreign.push((task.id, task.fence, claim.engine.clone()));
+                attempts_by_engine.entry(claim.engine.clone()).or_default().push((task.id, task.fence));
             }
             Ok(())
         })
         .await?;
         let (mut ended, mut failed) = (Vec::new(), None);
-        for (id, fence, engine) in foreign {
-            match self.end_lost(id, fence, &engine).await {
-                Ok(true) => {
-                    info!(task = %id, engine, "its engine is lost; the attempt has ended");
-                    ended.push(id);
+        for (engine, attempts) in attempts_by_engine {
+            // Asked once for all of an engine that is there.
+            match membership::seat(&*self.store, &engine).await {
+                Ok(Seat::Free(_)) => {}
+                Ok(Seat::Taken) => continue,
+                Err(error) => {
+                    failed = failed.or(Some(error));
+                    continue;
                 }
-                Ok(false) => {}
-                // One that cannot be ended keeps no other.
-                Err(error) => failed = failed.or(Some(error)),
+            }
+            for (id, fence) in attempts {
+                match self.end_lost(id, fence, &engine).await {
+                    Ok(true) => {
+                        info!(task = %id, engine, "its engine is lost; the attempt has ended");
+                        ended.push(id);
+                    }
+                    Ok(false) => {}
+                    // One that cannot be ended keeps no other.
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
         }
         failed.map_or(Ok(ended), Err)
