@@ -259,6 +259,8 @@ pub struct Membership {
     /// Until when the scripts of this engine may run.
     deadline: watch::Sender<Instant>,
     renewing: tokio::sync::Mutex<Renewing>,
+    /// When the last renewal was acknowledged.
+    heard: Mutex<Instant>,
     observing: Mutex<Observer>,
     /// Since when this one has seen nobody on a seat.
     free_since: Mutex<BTreeMap<String, Instant>>,
@@ -322,6 +324,7 @@ impl Membership {
                 store,
                 deadline: watch::Sender::new(sent.0 + times.scripts),
                 renewing: tokio::sync::Mutex::new(Renewing { counter, revision: Some(lease_revision) }),
+                heard: Mutex::new(Instant::now()),
                 observing: Mutex::new(Observer::new(times.lost)),
                 free_since: Mutex::default(),
             };
@@ -399,14 +402,17 @@ impl Membership {
         let _ = deadline.wait_for(|at| Instant::now() + margin <= *at).await;
     }
 
-    fn is_overdue(&self) -> bool {
-        *self.deadline.borrow() <= Instant::now()
+    /// Looks at the others as if it had never seen them, where `now` is long after the last renewal that was
+    /// acknowledged: while this one could not renew its own lease they need not have been able to, because the
+    /// storage was away, or the machine stood still.
+    fn observe_fairly(&self, now: Instant) {
+        if now.saturating_duration_since(*self.heard()) >= self.times.scripts {
+            *self.observing() = Observer::new(self.times.lost);
+        }
     }
 
-    /// Looks at the others as if it had never seen them: while this one could not renew its own lease they
-    /// need not have been able to, because the storage was away, or the machine stood still.
-    fn observe_anew(&self) {
-        *self.observing() = Observer::new(self.times.lost);
+    fn heard(&self) -> MutexGuard<'_, Instant> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn observing(&self) -> MutexGuard<'_, Observer> {
@@ -459,6 +465,9 @@ impl Membership {
         })?;
         let commit = commit.map_err(|error| self.store.judge(error))?;
         renewing.revision = commit.revisions.first().copied();
+        let now = Instant::now();
+        self.observe_fairly(now);
+        *self.heard() = now;
         self.acknowledged(sent);
         Ok(())
     }
@@ -470,9 +479,6 @@ impl Membership {
         let lease = Lease { boot_id: self.about().boot_id.clone(), deadline_ms };
         match lease::write(&self.lease_file, &lease) {
             Ok(()) => {
-                if self.is_overdue() {
-                    self.observe_anew();
-                }
                 self.deadline.send_replace(sent.0 + self.times.scripts);
             }
             // Not renewed, for the runners.
@@ -510,14 +516,12 @@ impl Membership {
     }
 
     /// Looks who of the others is still there, and removes from their seats those who are not. Returns
-    /// whom this one has removed: nobody while its own lease is overdue.
+    /// whom this one has removed: nobody while it cannot renew its own lease.
     pub async fn observe(&self) -> Result<Vec<String>, Error> {
         let asked = Instant::now();
         let seats = Seats::read(&**self.store.inner()).await?;
         let answered = Instant::now();
-        if self.is_overdue() {
-            self.observe_anew();
-        }
+        self.observe_fairly(answered);
         let lost: Vec<String> = {
             let mut observer = self.observing();
             observer.observe(seats.beats()?, asked.into_std(), answered.into_std());

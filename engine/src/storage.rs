@@ -238,6 +238,7 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
         let state = read_state(&*store).await;
         let state = state.with_context(|| format!("cannot read the state of the {here}"))?.state;
         let is_target = matches!(state, StorageState::Migrating { .. } | StorageState::Ready { .. });
+        let is_sealed = matches!(state, StorageState::Sealed { .. });
         // Copies, of what its source must hold too.
         let has_copies = is_target && holds_records(&*store).await?;
         let (to, epoch, id) = match state {
@@ -278,6 +279,7 @@ async fn follow(mut config: Config, mut store: Arc<dyn Store>) -> anyhow::Result
         let is_another = match found.state {
             StorageState::Active { epoch: found } if found < epoch => true,
             StorageState::Active { .. } if has_copies && !holds_records(&*store).await? => true,
+            _ if is_sealed => !found.may_be_sealed_to(id.as_ref()),
             _ => !found.may_be(id.as_ref()),
         };
         if is_another {

@@ -107,8 +107,9 @@ impl Supervisor {
             () = sleep(membership.times().scripts) => {}
         }
         warn!("the engine's lease is not renewed; nothing is begun meanwhile");
-        self.queue.hold_back();
         self.hand_back(task).await;
+        // Others come first.
+        self.queue.hold_back();
         ControlFlow::Break(())
     }
 

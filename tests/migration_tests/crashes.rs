@@ -129,8 +129,7 @@ async fn a_move_back_that_ends_early_leaves_the_way_to_the_records() {
     let expected = content(&*source).await;
     source.close().await.unwrap();
     assert!(move_with(i64::MAX, true, false, from.path(), to.path()).await);
-    // The first time the source gets its name.
-    for commits in [0, 0, 1] {
+    for commits in 0..2 {
         assert!(!move_with(commits, true, false, to.path(), from.path()).await);
         let (truth, found) = start(from.path()).await.unwrap();
         assert!(truth == place(to.path()).location && found == expected, "after {commits} commits: {truth}");
@@ -166,6 +165,24 @@ async fn a_whole_target_does_not_lead_to_an_empty_source() {
         }
     }
     assert!(refusals >= 1);
+}
+
+/// Another one of the same name, which has moved as often: on another machine, say.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_not_followed_to_another_store() {
+    let (from, other, to) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (directory, made) in [(&from, true), (&other, false)] {
+        let _ = std::fs::remove_dir_all(to.path().join("queue.rkvs"));
+        let source = open(directory.path());
+        fill(&*source, 3).await;
+        source.close().await.unwrap();
+        drop(source);
+        assert!(move_with(i64::MAX, made, false, directory.path(), to.path()).await);
+    }
+    let refusal = start(from.path()).await.unwrap_err();
+    assert!(refusal.contains("made anew since"), "{refusal}");
+    assert_eq!(start(other.path()).await.unwrap().0, place(to.path()).location);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use orchestrator_storage::migration::portable::{export, import};
 use orchestrator_storage::migration::state::{StorageState, read_state};
 use orchestrator_storage::migration::{MigrationError, Phase, Steering, migrate, settle_target};
 use orchestrator_storage::{Expect, Key, Operation, Store, StoreError, Table};
@@ -124,6 +125,23 @@ async fn what_was_left_for_another_store_of_the_same_name_is_not_filled() {
     migrate(&*target, &*left, &back("back"), &Steering::default()).await.unwrap();
     migrate(&*left, &*target, &to_name("again", 0), &Steering::default()).await.unwrap();
     assert_eq!(read_state(&*target).await.unwrap().state, StorageState::Active { epoch: 3 });
+}
+
+/// One that was restored from a file has no identity, and has moved as often as the file says.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_restored_from_a_file_moves_back_to_what_it_had_left() {
+    let directories: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let [left, target, restored] = [0, 1, 2].map(|n: usize| open(directories[n].path()));
+    fill(&*left, 5).await;
+    let there = plan("there", directories[0].path(), Path::new("/data"));
+    migrate(&*left, &*target, &there, &Steering::default()).await.unwrap();
+    let file = directories[1].path().join("records.jsonl");
+    export(&*target, &file, &Steering::default()).await.unwrap();
+    import(&file, &*restored, &Steering::default()).await.unwrap();
+    let back = plan("back", Path::new("/data"), directories[0].path());
+    migrate(&*restored, &*left, &back, &Steering::default()).await.unwrap();
+    assert!(content(&*left).await == content(&*target).await);
+    assert_eq!(read_state(&*left).await.unwrap().state, StorageState::Active { epoch: 2 });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -372,7 +372,8 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
     let store = open(source).await?;
     let mut id = MigrationId::generate();
     // A migration that was broken off after its moment of change.
-    if let StorageState::Sealed { migration, epoch, to: sealed_to, .. } = read_state(&*store).await?.state
+    if let StorageState::Sealed { migration, epoch, to: sealed_to, target: left_to } =
+        read_state(&*store).await?.state
         && sealed_to == to
     {
         store.close().await?;
@@ -380,8 +381,14 @@ async fn move_records(source: &Config, target: &Config) -> anyhow::Result<Migrat
         let settled = settle_target(&*store, &migration, epoch).await;
         let found = read_state(&*store).await;
         store.close().await?;
-        if !settled? {
-            match found?.state {
+        let (is_settled, found) = (settled?, found?);
+        if !found.may_be_sealed_to(left_to.as_ref()) {
+            bail!(
+                "the records have moved to the {to}, and another storage is there now: look where they are"
+            );
+        }
+        if !is_settled {
+            match found.state {
                 StorageState::Sealed { to: on, .. } => bail!(
                     "the records have moved to the {to}, and from there to the {on}: move them from there with --from"
                 ),

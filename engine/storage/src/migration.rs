@@ -320,7 +320,7 @@ pub async fn inspect(source: &dyn Store, target: &dyn Store, plan: &Plan) -> Res
         }
         // What this very source has left behind when it moved: it moves back.
         StorageState::Sealed { to, epoch: left, target: of, .. } => match to == plan.from {
-            true if epoch < left || !held.may_be(of.as_ref()) => {
+            true if epoch < left || !held.may_be_sealed_to(of.as_ref()) => {
                 return Err(MigrationError::SourceReplaced { to });
             }
             true => true,

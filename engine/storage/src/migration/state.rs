@@ -108,6 +108,11 @@ impl HeldState {
     pub fn may_be(&self, id: Option<&StoreId>) -> bool {
         id.is_none() || self.id.as_ref() == id
     }
+
+    /// Whether it is the one that a seal names. One without an identity may be: it was restored from a file.
+    pub fn may_be_sealed_to(&self, id: Option<&StoreId>) -> bool {
+        self.id.is_none() || self.may_be(id)
+    }
 }
 
 /// Reads what a store is.
