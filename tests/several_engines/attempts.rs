@@ -249,17 +249,23 @@ async fn an_engine_that_is_back_within_its_lease_goes_on_with_its_scripts() {
     b.stop().await;
 }
 
+/// An engine whose lease is overdue, and a task that it has claimed nevertheless.
+async fn claimed_without_a_lease(store: &Arc<dyn Store>, directory: &Path) -> (Member, TaskId) {
+    let member = Member::start(store, directory, "a", RUNNER, short_times()).await;
+    member.store.refuse_renewals(true);
+    member.service.membership.as_ref().unwrap().overdue().await;
+    let waits = submit(&member, new_task(directory, SCRIPT, "waits")).await;
+    let is_claimed = async || (task(&member, waits).await.status == TaskStatus::Running).then_some(());
+    until("the task to be claimed", is_claimed).await;
+    (member, waits)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_claimed_after_an_outage_begins_when_the_lease_is_renewed() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let store = store(directory).await;
-    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
-    a.store.refuse_renewals(true);
-    a.service.membership.as_ref().unwrap().overdue().await;
-    let waits = submit(&a, new_task(directory, SCRIPT, "waits")).await;
-    let is_claimed = async || (task(&a, waits).await.status == TaskStatus::Running).then_some(());
-    until("the task to be claimed", is_claimed).await;
+    let (a, waits) = claimed_without_a_lease(&store, directory).await;
     // What goes on through an outage begins in one, too.
     let held = NewTask { on_engine_loss: Some(OnEngineLoss::Hold), ..new_task(directory, SCRIPT, "held") };
     let held = submit(&a, held).await;
@@ -282,12 +288,7 @@ async fn what_waits_for_a_lease_can_be_called_off_and_goes_back_in_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let store = store(directory).await;
-    let a = Member::start(&store, directory, "a", RUNNER, short_times()).await;
-    a.store.refuse_renewals(true);
-    a.service.membership.as_ref().unwrap().overdue().await;
-    let waits = submit(&a, new_task(directory, SCRIPT, "waits")).await;
-    let claimed = async || (task(&a, waits).await.status == TaskStatus::Running).then_some(());
-    until("the task to be claimed", claimed).await;
+    let (a, waits) = claimed_without_a_lease(&store, directory).await;
     a.ask(CancelTask { id: waits, reason: None, force: false }).await.unwrap();
     assert_eq!(ended(&a, waits).await.status, TaskStatus::Cancelled);
     assert_eq!(starts(directory), []);
